@@ -1,0 +1,125 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Open and close libvirt connections, map its errors, and the argument spec that all modules share."""
+from __future__ import annotations
+
+import contextlib
+import re
+import traceback
+from typing import Any, Dict, Iterator, NoReturn, Optional
+from urllib.parse import urlsplit
+
+from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+
+try:
+    import libvirt
+    HAS_LIBVIRT = True
+    LIBVIRT_IMPORT_ERROR = None
+except ImportError:
+    HAS_LIBVIRT = False
+    LIBVIRT_IMPORT_ERROR = traceback.format_exc()
+
+DEFAULT_URI = "qemu:///system"
+
+COMMON_ARGUMENT_SPEC: Dict[str, Any] = {
+    "uri": {"type": "str", "default": DEFAULT_URI, "fallback": (env_fallback, ["LIBVIRT_DEFAULT_URI"])},
+}
+
+
+class FleetError(Exception):
+    """A step on a host that failed: libvirt said no, a tool failed, a lock was not to be had.
+
+    :param message: what failed, with the object's name
+    :param code: stable key for programs, such as C(libvirt_error), C(host_busy), C(no_capacity)
+    :param data: further result values
+    """
+
+    def __init__(self, message: str, code: str = "libvirt_error", **data: Any) -> None:
+        super().__init__(message)
+        self.code, self.data = code, data
+
+
+def error_code(exc: Exception) -> Optional[int]:
+    """libvirt's error number of an exception, or None."""
+    return exc.get_error_code() if HAS_LIBVIRT and isinstance(exc, libvirt.libvirtError) else None
+
+
+def is_gone(exc: Exception) -> bool:
+    """Whether a libvirt error says that the object does not exist (any more)."""
+    return error_code(exc) in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_STORAGE_VOL, libvirt.VIR_ERR_NO_STORAGE_POOL,
+                               libvirt.VIR_ERR_NO_NETWORK, libvirt.VIR_ERR_NO_DOMAIN_METADATA)
+
+
+def is_remote(uri: str) -> bool:
+    """Whether a connection URI names another machine (or goes through a network transport)."""
+    parts = urlsplit(uri)
+    transport = parts.scheme.partition("+")[2]
+    return bool(parts.hostname) or transport in ("ssh", "tcp", "tls", "libssh", "libssh2")
+
+
+def refuse_remote(uri: str) -> None:
+    """Writing modules run on the KVM host itself: raises SpecError for a URI of another machine."""
+    if is_remote(uri):
+        host = urlsplit(uri).hostname or "the KVM host"
+        raise SpecError("uri", uri, "is remote; this module writes, and runs on the KVM host itself",
+                        "Add {0} to the inventory, run the task there (hosts: or delegate_to:), and leave uri out or say qemu:///system".format(host),
+                        "remote_uri")
+
+
+def open_connection(uri: str) -> libvirt.virConnect:
+    """A libvirt connection; libvirt's own printing of errors to stderr is silenced. Raises FleetError."""
+    libvirt.registerErrorHandler(lambda ctx, err: None, None)
+    try:
+        return libvirt.open(uri)
+    except libvirt.libvirtError as exc:
+        raise FleetError("Cannot connect to libvirt at {0}: {1}. Is libvirtd (or virtqemud) running there, and may this user use it "
+                         "(root, or the group libvirt)?".format(uri, exc), "host_unreachable") from exc
+
+
+@contextlib.contextmanager
+def connection(uri: str) -> Iterator[libvirt.virConnect]:
+    """An open connection for the length of a C(with) block."""
+    conn = open_connection(uri)
+    try:
+        yield conn
+    finally:
+        conn.close()
+
+
+def fail_from(module: AnsibleModule, exc: Exception, **result: Any) -> NoReturn:
+    """End the module with the one message an exception stands for: SpecError, FleetError or libvirtError."""
+    if isinstance(exc, SpecError):
+        module.fail_json(msg=str(exc), reason=exc.code, error=exc.as_result(), **result)
+    if isinstance(exc, FleetError):
+        module.fail_json(msg=str(exc), reason=exc.code, **dict(exc.data, **result))
+    text = re.sub(r"\s+", " ", str(exc)).strip()
+    module.fail_json(msg="libvirt refused: {0}".format(text), reason="libvirt_error", libvirt_error_code=error_code(exc), **result)
+    raise AssertionError("fail_json returned")
+
+
+def require_libvirt(module: AnsibleModule) -> None:
+    """End the module with a clear message where libvirt-python is missing."""
+    if not HAS_LIBVIRT:
+        module.fail_json(msg=missing_required_lib("libvirt", reason="apt: python3-libvirt, dnf: python3-libvirt, PyPI: libvirt-python; "
+                                                  "or point ansible_python_interpreter at an interpreter that has it"),
+                         exception=LIBVIRT_IMPORT_ERROR, reason="missing_library")
+
+
+def run_module(module: AnsibleModule, work: Any, writes: bool = True) -> None:
+    """The common frame of all modules: check libvirt-python and the URI, connect, work, and map errors to one message.
+
+    :param work: called with the open connection; returns the module's result
+    :param writes: whether the module writes, so that a remote URI has to be refused
+    """
+    require_libvirt(module)
+    try:
+        if writes:
+            refuse_remote(module.params["uri"])
+        with connection(module.params["uri"]) as conn:
+            result = work(conn)
+    except (SpecError, FleetError, libvirt.libvirtError) as exc:
+        fail_from(module, exc)
+    module.exit_json(**result)
