@@ -1,0 +1,341 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Storage pools and volumes: look up, create, grow, delete, and who uses what."""
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, Optional, Set
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, error_code, is_gone
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size
+
+try:
+    import libvirt
+except ImportError:  # reported by _connection.require_libvirt
+    pass
+
+# Pools whose volumes are files below one directory, and those whose volumes are block devices below one.
+_FILE_POOLS = ("dir", "fs", "netfs")
+_BLOCK_POOLS = ("logical",)
+_POOL_STATES = {0: "inactive", 1: "building", 2: "running", 3: "degraded", 4: "inaccessible"}
+
+
+@dataclass
+class Volume:
+    """A volume as libvirt sees it. Sizes in bytes."""
+
+    pool: str
+    name: str
+    path: str
+    capacity: int
+    allocation: int
+    format: str = "raw"
+    backing: Optional[str] = None
+    handle: Any = None
+
+
+class Pool:
+    """One active storage pool, with what is asked of it often kept for the length of a run.
+
+    Safe for use from several threads. Raises SpecError naming C(option) where there is no such pool or it is not active.
+    """
+
+    def __init__(self, conn: libvirt.virConnect, name: str, option: str = "pool") -> None:
+        self.name, self.conn = name, conn
+        self._lock = threading.Lock()
+        self._refreshed = False
+        try:
+            self.handle = conn.storagePoolLookupByName(name)
+        except libvirt.libvirtError as exc:
+            if not is_gone(exc):
+                raise
+            known = sorted(p.name() for p in conn.listAllStoragePools())
+            raise SpecError(option, name, "there is no such storage pool on this host",
+                            "Use one of: {0}".format(", ".join(known) or "(none is defined; define one first)"), "unknown_pool") from None
+        if not self.handle.isActive():
+            raise SpecError(option, name, "the storage pool is not active", "Start it: virsh pool-start {0}".format(name), "pool_inactive")
+        root = ET.fromstring(self.handle.XMLDesc())
+        self.type = root.get("type", "dir")
+        self.target = root.findtext("target/path") or ""
+
+    @property
+    def block(self) -> bool:
+        """Whether its volumes are block devices."""
+        return self.type in _BLOCK_POOLS
+
+    def require_writable_type(self, option: str = "pool") -> None:
+        """Raises SpecError for pool types in which the path of a new volume cannot be told beforehand."""
+        if self.type not in _FILE_POOLS + _BLOCK_POOLS:
+            raise SpecError(option, self.name, "volumes cannot be made in a pool of type {0}".format(self.type),
+                            "Use a pool of type {0}".format(", ".join(_FILE_POOLS + _BLOCK_POOLS)))
+
+    def path_of(self, volume: str) -> str:
+        """The path a volume of that name has or will have."""
+        return os.path.join(self.target, volume)
+
+    def refresh(self, timeout_s: float = 30.0) -> None:
+        """Let libvirt look at the directory anew. libvirt refuses while a volume is being made in the pool; then it is asked again until the deadline.
+
+        Raises FleetError C(pool_busy) after C(timeout_s) seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            while True:
+                try:
+                    self.handle.refresh()
+                    break
+                except libvirt.libvirtError as exc:
+                    if "asynchronous jobs" not in str(exc):
+                        raise
+                    if time.monotonic() > deadline:
+                        raise FleetError("Storage pool {0} is busy making volumes and cannot be looked at anew; try again later".format(self.name),
+                                         "pool_busy") from exc
+                time.sleep(0.05)
+            self._refreshed = True
+
+    def lookup(self, name: str, refresh: bool = False) -> Optional[libvirt.virStorageVol]:
+        """libvirt's handle of a volume, or None. With C(refresh), a miss makes the pool look once whether the file came from elsewhere."""
+        try:
+            return self.handle.storageVolLookupByName(name)
+        except libvirt.libvirtError as exc:
+            if not is_gone(exc):
+                raise
+        if refresh and not self._refreshed:
+            self.refresh()
+            return self.lookup(name)
+        return None
+
+    def volume(self, name: str, refresh: bool = False) -> Optional[Volume]:
+        """A volume with format and backing file, or None."""
+        handle = self.lookup(name, refresh)
+        return None if handle is None else describe(self.name, handle)
+
+    def capacity_of(self, name: str) -> Optional[int]:
+        """Virtual size of a volume in bytes, or None where there is none: two calls, for looking at many."""
+        handle = self.lookup(name)
+        if handle is None:
+            return None
+        try:
+            return handle.info()[1]
+        except libvirt.libvirtError as exc:
+            if is_gone(exc):
+                return None
+            raise
+
+    def free_bytes(self) -> int:
+        """Bytes that are really free, as the pool was last looked at; looked at anew."""
+        self.refresh()
+        return self.handle.info()[3]
+
+
+def describe(pool: str, handle: libvirt.virStorageVol) -> Volume:
+    """A Volume out of libvirt's handle."""
+    root = ET.fromstring(handle.XMLDesc())
+    form = root.find("target/format")
+    kind = form.get("type", "raw") if form is not None else "raw"
+    return Volume(pool=pool, name=handle.name(), path=root.findtext("target/path") or handle.path(), capacity=int(root.findtext("capacity") or 0),
+                  allocation=int(root.findtext("allocation") or 0), format=kind if kind in ("qcow2", "raw", "iso") else kind,
+                  backing=root.findtext("backingStore/path"), handle=handle)
+
+
+class Pools:
+    """The pools of one connection, each looked up once."""
+
+    def __init__(self, conn: libvirt.virConnect) -> None:
+        self.conn = conn
+        self._pools: Dict[str, Pool] = {}
+
+    def get(self, name: str, option: str = "pool") -> Pool:
+        """The pool of that name; raises SpecError naming C(option)."""
+        if name not in self._pools:
+            self._pools[name] = Pool(self.conn, name, option)
+        return self._pools[name]
+
+
+def find_image(pools: Pools, image: str, pool: Optional[str], option: str = "image") -> Volume:
+    """The volume to put an overlay on or to clone: by absolute path or by name in a pool. Raises SpecError."""
+    if image.startswith("/"):
+        for attempt in range(2):
+            try:
+                handle = pools.conn.storageVolLookupByPath(image)
+                return describe(handle.storagePoolLookupByVolume().name(), handle)
+            except libvirt.libvirtError as exc:
+                if not is_gone(exc):
+                    raise
+                if attempt == 0:
+                    _refresh_pool_of(pools, image)
+        raise SpecError(option, image, "is not a volume of an active storage pool", "Put the image into a pool (role base_image) and refresh the pool",
+                        "unknown_image")
+    if not pool:
+        raise SpecError(option, image, "is given by name without a pool", "Give image_pool (or pool), or the absolute path")
+    volume = pools.get(pool, "image_pool").volume(image, refresh=True)
+    if volume is None:
+        raise SpecError(option, image, "there is no such volume in pool {0}".format(pool),
+                        "Fetch or build it first: role kvmfleet.core.base_image, playbook kvmfleet.core.base_image", "unknown_image")
+    return volume
+
+
+def _refresh_pool_of(pools: Pools, path: str) -> None:
+    for handle in pools.conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        target = ET.fromstring(handle.XMLDesc()).findtext("target/path")
+        if target and os.path.dirname(path) == target.rstrip("/"):
+            pools.get(handle.name()).refresh()
+
+
+def volume_xml(name: str, size: int, kind: str, backing: Optional[Volume] = None) -> str:
+    """The XML of a new thin volume that only its owner can read; QEMU's user gets it from libvirt at start."""
+    root = ET.Element("volume")
+    ET.SubElement(root, "name").text = name
+    ET.SubElement(root, "capacity").text = str(size)
+    ET.SubElement(root, "allocation").text = "0"
+    target = ET.SubElement(root, "target")
+    ET.SubElement(target, "format", type=kind)
+    permissions = ET.SubElement(target, "permissions")
+    ET.SubElement(permissions, "mode").text = "0600"
+    if backing is not None:
+        store = ET.SubElement(root, "backingStore")
+        ET.SubElement(store, "path").text = backing.path
+        ET.SubElement(store, "format", type=backing.format)
+    return ET.tostring(root, encoding="unicode")
+
+
+def create(pool: Pool, name: str, size: int, kind: str, image: Optional[Volume] = None, clone: str = "overlay") -> None:
+    """Make a volume: empty, as overlay on an image, or as its full copy. A failed attempt leaves nothing behind.
+
+    :param size: virtual size in bytes
+    :param kind: C(qcow2) or C(raw)
+    Raises FleetError with libvirt's reason, such as a full disk.
+    """
+    try:
+        if image is not None and clone == "full":
+            handle = pool.handle.createXMLFrom(volume_xml(name, max(size, image.capacity), kind), image.handle)
+            if handle.info()[1] < size:
+                handle.resize(size)
+        else:
+            handle = pool.handle.createXML(volume_xml(name, size, kind, image))
+    except libvirt.libvirtError as exc:
+        if error_code(exc) != libvirt.VIR_ERR_STORAGE_VOL_EXIST:
+            _remove_remains(pool, name)
+        raise FleetError("Creating volume {0} in pool {1} failed: {2}".format(name, pool.name, one_line(exc)), "volume_failed") from exc
+
+
+def _remove_remains(pool: Pool, name: str) -> None:
+    """After a failed creation: libvirt removes what it made; where it did not (the copy was cut off), we do."""
+    handle = pool.lookup(name, refresh=True)
+    if handle is not None:
+        handle.delete()
+
+
+def delete(pool: Pool, name: str) -> bool:
+    """Remove a volume; returns whether there was one. A file libvirt has lost sight of (killed while creating) is found by a refresh."""
+    handle = pool.lookup(name)
+    if handle is None and os.path.lexists(pool.path_of(name)):
+        handle = pool.lookup(name, refresh=True)
+    if handle is None:
+        return False
+    try:
+        handle.delete()
+    except libvirt.libvirtError as exc:
+        if is_gone(exc):
+            return False
+        raise FleetError("Deleting volume {0} in pool {1} failed: {2}".format(name, pool.name, one_line(exc)), "volume_failed") from exc
+    return True
+
+
+def one_line(exc: Exception) -> str:
+    """libvirt's message without line breaks."""
+    return re.sub(r"\s+", " ", str(exc)).strip()
+
+
+@dataclass
+class Usage:
+    """Who uses which path: domain names by path, and overlays by the path of their backing file."""
+
+    domains: Dict[str, List[str]]
+    overlays: Dict[str, List[str]]
+
+    def why_needed(self, path: str) -> Optional[str]:
+        """A sentence why a volume cannot be deleted, or None."""
+        if self.domains.get(path):
+            return "it is attached to {0}".format(", ".join(sorted(set(self.domains[path]))))
+        if self.overlays.get(path):
+            names = sorted(self.overlays[path])
+            return "it is the backing file of {0}{1}".format(", ".join(names[:3]), " and {0} more".format(len(names) - 3) if len(names) > 3 else "")
+        return None
+
+
+def disk_paths(root: ET.Element) -> Set[str]:
+    """All paths that a domain's XML names as disk sources or backing files."""
+    paths = set()
+    for source in root.iterfind("devices/disk//source"):
+        for attribute in ("file", "dev"):
+            if source.get(attribute):
+                paths.add(source.get(attribute, ""))
+    return paths
+
+
+def usage(conn: libvirt.virConnect) -> Usage:
+    """Who uses which volume: every domain (running or not, ours or not) and every backing file in every active pool."""
+    domains: Dict[str, List[str]] = {}
+    pools: Dict[str, Pool] = {}
+    for domain in conn.listAllDomains():
+        flags = [libvirt.VIR_DOMAIN_XML_INACTIVE] if domain.isPersistent() else []
+        if domain.isActive():
+            flags.append(0)
+        for flag in flags:
+            try:
+                root = ET.fromstring(domain.XMLDesc(flag))
+            except libvirt.libvirtError as exc:
+                if is_gone(exc):
+                    continue
+                raise
+            paths = disk_paths(root)
+            for source in root.iterfind("devices/disk/source"):
+                if source.get("pool"):
+                    if source.get("pool") not in pools:
+                        pools[source.get("pool", "")] = Pool(conn, source.get("pool", ""))
+                    paths.add(pools[source.get("pool", "")].path_of(source.get("volume", "")))
+            for path in paths:
+                domains.setdefault(os.path.realpath(path), []).append(domain.name())
+                domains.setdefault(path, []).append(domain.name())
+    return Usage(domains, _overlays(conn))
+
+
+def _overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
+    overlays: Dict[str, List[str]] = {}
+    for found in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        pool = Pool(conn, found.name())
+        pool.refresh()
+        for handle in pool.handle.listAllVolumes():
+            try:
+                backing = describe(pool.name, handle).backing
+            except libvirt.libvirtError as exc:
+                if is_gone(exc):
+                    continue
+                raise
+            if backing:
+                overlays.setdefault(os.path.realpath(backing), []).append(handle.name())
+                overlays.setdefault(backing, []).append(handle.name())
+    return overlays
+
+
+def check_fits(option: str, size: int, available: int, pool: str, what: str, code: str) -> None:
+    """Raises SpecError where C(size) bytes are more than C(available)."""
+    if size > available:
+        raise SpecError(option, human_size(size), "{0} needs more than pool {1} has available ({2})".format(what, pool, human_size(max(0, available))),
+                        "Ask for less, use another pool, or free room", code)
+
+
+def domains_using(conn: libvirt.virConnect, path: str) -> Iterable[Any]:
+    """Active domains that have a disk at C(path), with the target name of that disk."""
+    for domain in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        for disk in ET.fromstring(domain.XMLDesc()).iterfind("devices/disk"):
+            source, target = disk.find("source"), disk.find("target")
+            if source is not None and target is not None and path in (source.get("file"), source.get("dev")):
+                yield domain, target.get("dev")
