@@ -11,15 +11,16 @@ import os
 import re
 import shutil
 import subprocess
-import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
+from ansible_collections.kvmfleet.core.plugins.module_utils import _volumes as volumes
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import (
     MULTIPART, SeedNic, SeedSpec, SeedUser, check_routes, user_data_type)
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import NicSpec, SpecError
+from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool
 
 try:
     import libvirt
@@ -54,9 +55,6 @@ class Seal:
     def complete(self) -> bool:
         """Whether the seed was written to its end."""
         return bool(self.hash)
-
-
-# --- documents -----------------------------------------------------------------------------------------------------------------
 
 
 def _json(option: str, data: Any) -> str:
@@ -238,11 +236,11 @@ def _meta_data(spec: SeedSpec, instance_id: str, hostname: str) -> Dict[str, Any
     name = spec.fqdn or spec.hostname or hostname
     raw = dict(spec.meta_data)
     if spec.format == "nocloud":
-        ours: Dict[str, Any] = {"local-hostname": name}
+        ours: Dict[str, Any] = {"local-hostname": name} if name else {}
         if spec.ssh_keys:
             ours["public-keys"] = spec.ssh_keys
         return dict(ours, **dict(raw, **{"instance-id": instance_id}))
-    ours = {"hostname": name, "name": name.split(".")[0]}
+    ours = {"hostname": name, "name": name.split(".")[0]} if name else {}
     if spec.ssh_keys:
         ours["public_keys"] = {"key-{0}".format(index): key for index, key in enumerate(spec.ssh_keys)}
     raw.pop("instance-id", None)
@@ -256,7 +254,7 @@ def documents(spec: SeedSpec, instance_id: str, hostname: str, nics: Sequence[Ni
     """The seed's files, name to content; the same bytes for the same input.
 
     :param instance_id: used where the spec has none (its own C(instance_id), or that of raw meta_data, wins)
-    :param hostname: used where the spec has neither C(hostname) nor C(fqdn)
+    :param hostname: used where the spec has neither C(hostname) nor C(fqdn); where it is empty too, the guest keeps its own
     :param nics: the VM's NICs with their MACs, for the network document; it is left out where one NIC by DHCP is all
     """
     files = {META_DATA[spec.format]: _json("seed.meta_data", _meta_data(spec, spec.instance_id or instance_id, hostname)) + "\n",
@@ -280,9 +278,6 @@ def instance_id_of(files: Mapping[str, bytes], seed_format: str) -> str:
     """The instance-id that the documents carry."""
     data = json.loads(files[META_DATA[seed_format]].decode("utf-8"))
     return str(data["instance-id" if seed_format == "nocloud" else "uuid"])
-
-
-# --- image ---------------------------------------------------------------------------------------------------------------------
 
 
 def seal(digest: str, instance_id: str) -> bytes:
@@ -341,9 +336,6 @@ def build_iso(files: Mapping[str, bytes], seed_format: str) -> bytes:
     return image[:SEAL_OFFSET] + sealed + image[SEAL_OFFSET + SEAL_LENGTH:]
 
 
-# --- volume --------------------------------------------------------------------------------------------------------------------
-
-
 def _upload(conn: libvirt.virConnect, volume: libvirt.virStorageVol, offset: int, data: bytes) -> None:
     stream = conn.newStream(0)
     try:
@@ -388,29 +380,13 @@ def read_volume_seal(conn: libvirt.virConnect, volume: libvirt.virStorageVol) ->
     return read_seal(_download(conn, volume, SEAL_OFFSET, SEAL_LENGTH))
 
 
-def _volume_xml(name: str, capacity: int) -> str:
-    root = ET.Element("volume")
-    ET.SubElement(root, "name").text = name
-    ET.SubElement(root, "capacity", unit="bytes").text = str(capacity)
-    target = ET.SubElement(root, "target")
-    ET.SubElement(target, "format", type="raw")
-    permissions = ET.SubElement(target, "permissions")
-    ET.SubElement(permissions, "mode").text = "0600"
-    return ET.tostring(root, encoding="unicode")
+def read_head(conn: libvirt.virConnect, volume: libvirt.virStorageVol, length: int) -> bytes:
+    """The first C(length) bytes of a volume."""
+    return _download(conn, volume, 0, length)
 
 
-def find_volume(pool: libvirt.virStoragePool, name: str) -> Optional[libvirt.virStorageVol]:
-    """The volume of that name, or None."""
-    try:
-        return pool.storageVolLookupByName(name)
-    except libvirt.libvirtError as exc:
-        if is_gone(exc):
-            return None
-        raise
-
-
-def write_volume(conn: libvirt.virConnect, pool: libvirt.virStoragePool, name: str, iso: bytes) -> libvirt.virStorageVol:
-    """Create or rewrite the raw volume C(name) (mode 0600) with a sealed image.
+def write_volume(conn: libvirt.virConnect, pool: Pool, name: str, iso: bytes) -> libvirt.virStorageVol:
+    """Create or rewrite the raw volume C(name) (mode 0600) with a sealed image, and return it. Raises FleetError.
 
     The seal is written last, and an old one is invalidated first: whoever is killed in between leaves a volume that says that it is
     unfinished. A creation that fails removes the volume again.
@@ -418,23 +394,29 @@ def write_volume(conn: libvirt.virConnect, pool: libvirt.virStoragePool, name: s
     sealed = read_seal(iso)
     if sealed is None:
         raise ValueError("an image without a seal is no seed")
-    final = iso[SEAL_OFFSET:SEAL_OFFSET + SEAL_LENGTH]
-    pending = seal("", sealed.instance_id)
-    volume = find_volume(pool, name)
+    volume = pool.lookup(name) or pool.lookup(name, refresh=os.path.lexists(pool.path_of(name)))
     created = volume is None
-    if volume is None:
-        volume = pool.createXML(_volume_xml(name, len(iso)), 0)
+    if created:
+        volumes.create(pool, name, len(iso), "raw")
+        volume = pool.handle.storageVolLookupByName(name)
     try:
-        if not created:
-            capacity = volume.info()[1]
-            if capacity < len(iso):
-                volume.resize(len(iso), 0)
-            if capacity >= SEAL_OFFSET + SEAL_LENGTH:
-                _upload(conn, volume, SEAL_OFFSET, pending)
-        _upload(conn, volume, 0, iso[:SEAL_OFFSET] + pending + iso[SEAL_OFFSET + SEAL_LENGTH:])
-        _upload(conn, volume, SEAL_OFFSET, final)
-    except BaseException:
+        _upload_sealed(conn, volume, iso, sealed.instance_id, not created)
+    except BaseException as exc:
         if created:
             volume.delete(0)
+        if isinstance(exc, libvirt.libvirtError):
+            raise FleetError("Writing seed {0} in pool {1} failed: {2}".format(name, pool.name, volumes.one_line(exc)), "volume_failed") from exc
         raise
     return volume
+
+
+def _upload_sealed(conn: libvirt.virConnect, volume: libvirt.virStorageVol, iso: bytes, instance_id: str, existing: bool) -> None:
+    pending = seal("", instance_id)
+    if existing:
+        capacity = volume.info()[1]
+        if capacity >= SEAL_OFFSET + SEAL_LENGTH:
+            _upload(conn, volume, SEAL_OFFSET, pending)
+        if capacity < len(iso):
+            volume.resize(len(iso), 0)
+    _upload(conn, volume, 0, iso[:SEAL_OFFSET] + pending + iso[SEAL_OFFSET + SEAL_LENGTH:])
+    _upload(conn, volume, SEAL_OFFSET, iso[SEAL_OFFSET:SEAL_OFFSET + SEAL_LENGTH])
