@@ -8,7 +8,7 @@ import copy
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import KIB, MIB, DiskSpec, GraphicsSpec, NicSpec, SpecError, VmSpec
@@ -16,15 +16,12 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import KIB, MI
 # Devices get user aliases (kept by libvirt since 3.9), so that a disk or NIC is recognised whatever its path or MAC has become.
 ALIAS = "ua-"
 SPARE_PORTS = 8
-# Options of a VM that libvirt can change in a running guest; the rest waits for a restart.
-LIVE_OPTIONS = ("vcpus", "memory_mib", "description", "metadata", "autostart")
 
 _UNIT_BYTES = {"b": 1, "bytes": 1, "k": KIB, "kib": KIB, "kb": 1000, "m": MIB, "mib": MIB, "mb": 10 ** 6, "g": 1 << 30, "gib": 1 << 30, "gb": 10 ** 9,
                "t": 1 << 40, "tib": 1 << 40, "tb": 10 ** 12}
 _BUS_PREFIX = {"virtio": "vd", "scsi": "sd", "sata": "sd", "usb": "sd", "ide": "hd", "fdc": "fd"}
 _BOOT_DEVICES = {"hd": "hd", "cdrom": "cdrom", "network": "network", "floppy": "fd"}
 _AGENT_CHANNEL = "org.qemu.guest_agent.0"
-# Children of <domain> in the order in which libvirt's schema lists them; only for readable XML, libvirt takes any order.
 _SOURCE_ATTRIBUTE = {"network": "network", "bridge": "bridge", "direct": "dev"}
 
 
@@ -159,6 +156,11 @@ def _observe_nic(nic: ET.Element) -> ObservedNic:
         mode=source.get("mode", "vepa") if kind == "direct" and source is not None else None, model=_attribute(nic, "model", "type") or "",
         vlan=int(vlan) if vlan else None, mtu=int(mtu) if mtu else None, filter=_attribute(nic, "filterref", "filter"), queues=int(queues) if queues else None,
         link=_attribute(nic, "link", "state") or "up", target=_attribute(nic, "target", "dev"))
+
+
+def observe_device(device: ET.Element) -> Union[ObservedDisk, ObservedNic]:
+    """The normal form of a <disk> or an <interface>."""
+    return _observe_disk(device) if device.tag == "disk" else _observe_nic(device)
 
 
 def _observe_boot(root: ET.Element) -> List[str]:

@@ -32,13 +32,19 @@ def age_seconds(timestamp: str, now: Optional[datetime.datetime] = None) -> floa
 
 @dataclass
 class VolumeRef:
-    """A volume of ours: listed before it is created and until after it is gone. Sizes in bytes."""
+    """A volume of ours: listed before it is created and until after it is gone. Sizes in bytes.
+
+    C(planned) marks a volume added to an existing VM that may not have been created yet; C(given) one that the user made and
+    wants deleted with the VM.
+    """
 
     disk: str
     pool: str
     name: str
     size: int
     reserve: Optional[int] = None
+    planned: bool = False
+    given: bool = False
 
     @property
     def booked(self) -> int:
@@ -99,6 +105,9 @@ def to_element(meta: VmMetadata) -> ET.Element:
         item = ET.SubElement(root, "volume", disk=volume.disk, pool=volume.pool, name=volume.name, bytes=str(volume.size))
         if volume.reserve is not None:
             item.set("reserve", str(volume.reserve))
+        for flag in ("planned", "given"):
+            if getattr(volume, flag):
+                item.set(flag, "yes")
     if meta.seed_instance_id is not None:
         seed = ET.SubElement(root, "seed", instance_id=meta.seed_instance_id, format=meta.seed_format or "nocloud")
         if meta.seed_hash:
@@ -123,7 +132,8 @@ def from_element(root: ET.Element) -> VmMetadata:
         meta.memory_request_mib = _int(request.get("memory_request_mib"))
     meta.labels = {e.get("name", ""): e.text or "" for e in root.findall("label")}
     meta.addresses = [e.text or "" for e in root.findall("address")]
-    meta.volumes = [VolumeRef(e.get("disk", ""), e.get("pool", ""), e.get("name", ""), _int(e.get("bytes")) or 0, _int(e.get("reserve")))
+    meta.volumes = [VolumeRef(e.get("disk", ""), e.get("pool", ""), e.get("name", ""), _int(e.get("bytes")) or 0, _int(e.get("reserve")), e.get("planned") == "yes",
+                              e.get("given") == "yes")
                     for e in root.findall("volume")]
     seed = root.find("seed")
     if seed is not None:

@@ -232,22 +232,6 @@ def _remove_remains(pool: Pool, name: str) -> None:
         handle.delete()
 
 
-def delete(pool: Pool, name: str) -> bool:
-    """Remove a volume; returns whether there was one. A file libvirt has lost sight of (killed while creating) is found by a refresh."""
-    handle = pool.lookup(name)
-    if handle is None and os.path.lexists(pool.path_of(name)):
-        handle = pool.lookup(name, refresh=True)
-    if handle is None:
-        return False
-    try:
-        handle.delete()
-    except libvirt.libvirtError as exc:
-        if is_gone(exc):
-            return False
-        raise FleetError("Deleting volume {0} in pool {1} failed: {2}".format(name, pool.name, one_line(exc)), "volume_failed") from exc
-    return True
-
-
 def one_line(exc: Exception) -> str:
     """libvirt's message without line breaks."""
     return re.sub(r"\s+", " ", str(exc)).strip()

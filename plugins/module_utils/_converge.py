@@ -1,0 +1,407 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Converge VMs on one host: observe -> plan -> apply -> observe again. Behind vm_set and vm_domain."""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _domain_xml, _live, _metadata, _power, _seed, _vm_result, _volume_job, _volumes
+from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
+from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import observe
+from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
+from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmMetadata
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, VmSpec, check_batch
+from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import VmPlan, doomed, make_plan
+
+try:
+    import libvirt
+except ImportError:  # reported by _connection.require_libvirt
+    pass
+
+# One VM's steps are a chain of calls that wait for libvirtd; a few chains side by side keep it busy.
+_WORKERS = 4
+
+
+@dataclass
+class Options:
+    """How to converge.
+
+    :param check: plan only
+    :param atomic: all VMs or none: a failure undoes what this call created
+    :param lock_timeout_s: how long to wait for another run that works on the same VM
+    """
+
+    check: bool = False
+    atomic: bool = True
+    lock_timeout_s: float = 30.0
+    claim_ttl_s: float = _admission.DEFAULT_CLAIM_TTL_S
+
+
+@dataclass
+class Outcome:
+    """What came of one VM."""
+
+    name: str
+    plan: Optional[VmPlan] = None
+    error: Optional[Exception] = None
+    seconds: float = 0.0
+    notes: List[str] = field(default_factory=list)
+    restart_required: List[str] = field(default_factory=list)
+    record: Optional[DomainRecord] = None
+    undone: bool = False
+
+
+def _guarded(work: Callable[[], None], outcome: Outcome) -> None:
+    """Run one VM's work; its error becomes part of its outcome, the others go on."""
+    start = time.monotonic()
+    try:
+        work()
+    except (SpecError, FleetError, libvirt.libvirtError) as exc:
+        outcome.error = exc
+    outcome.seconds += time.monotonic() - start
+
+
+def _in_parallel(outcomes: Sequence[Outcome], work: Callable[[Outcome], None]) -> None:
+    if len(outcomes) == 1:
+        _guarded(lambda: work(outcomes[0]), outcomes[0])
+        return
+    with ThreadPoolExecutor(max_workers=min(_WORKERS, max(1, len(outcomes)))) as pool:
+        list(pool.map(lambda o: _guarded(lambda: work(o), o), outcomes))
+
+
+def write_metadata(domain: libvirt.virDomain, meta: VmMetadata) -> None:
+    """Write our metadata into a domain, persistent and (where it runs) live."""
+    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | (libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)
+    element = _metadata.to_element(meta)
+    element.tag = "vm"
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, ET.tostring(element, encoding="unicode"), _metadata.PREFIX, _metadata.NAMESPACE, flags)
+
+
+class Converger:
+    """Brings a list of VMs on one host to what is wanted. Raises SpecError or FleetError; with C(atomic) nothing that it made is left then."""
+
+    def __init__(self, host: Host, options: Optional[Options] = None) -> None:
+        self.host, self.options = host, options or Options()
+
+    def run(self, specs: Sequence[VmSpec]) -> List[Outcome]:
+        """Plan, and unless in check mode apply. The outcomes are in the order of the specs; errors are in them."""
+        check_batch(specs)
+        self.host.look()
+        outcomes = self._plan(specs)
+        changed = [o.name for o in outcomes if o.plan and o.plan.changed]
+        if self.options.check or not changed or self._refused(outcomes):
+            return self._described(outcomes)
+        with _admission.vm_locks(self.host.uri, changed, self.options.lock_timeout_s):
+            outcomes = self._admit(specs)
+            if not self._refused(outcomes):
+                self._apply([o for o in outcomes if o.plan and o.plan.changed and not o.error])
+        return self._described(outcomes)
+
+    def _refused(self, outcomes: Sequence[Outcome]) -> bool:
+        return self.options.atomic and any(o.error for o in outcomes)
+
+    def _plan(self, specs: Sequence[VmSpec]) -> List[Outcome]:
+        """Plans for all, with what they ask of the host checked; nothing is touched."""
+        outcomes = []
+        for spec in specs:
+            outcome = Outcome(spec.name)
+
+            def plan(spec: VmSpec = spec, outcome: Outcome = outcome) -> None:
+                outcome.plan = make_plan(self.host, spec)
+                self._check_unique(outcome.plan)
+            _guarded(plan, outcome)
+            outcomes.append(outcome)
+        self._check_deletions([o for o in outcomes if o.plan and o.plan.kind == "delete" and not o.error])
+        self._check_room([o for o in outcomes if o.plan and o.plan.demand and not o.error])
+        return outcomes
+
+    def _check_unique(self, plan: VmPlan) -> None:
+        if plan.kind != "delete" and plan.metadata is not None:
+            addresses = plan.metadata.addresses if plan.changed else []
+            uuid = plan.spec.uuid if plan.kind == "create" else None
+            if addresses or uuid:
+                _admission.check_unique(list(self.host.domains.values()), plan.spec.name, uuid, [], addresses)
+
+    def _check_room(self, outcomes: Sequence[Outcome]) -> None:
+        if not outcomes:
+            return
+        records = list(self.host.domains.values())
+        if self.options.atomic:
+            try:
+                _admission.check_room(self.host.conn, records, self.host.policy, self.host.pools, [o.plan.demand for o in outcomes if o.plan and o.plan.demand])
+            except SpecError as exc:
+                for outcome in outcomes:
+                    outcome.error = exc
+            return
+        granted: List[_admission.Demand] = []
+        for outcome in outcomes:
+            if outcome.plan and outcome.plan.demand:
+                granted.append(outcome.plan.demand)
+                try:
+                    _admission.check_room(self.host.conn, records, self.host.policy, self.host.pools, granted)
+                except SpecError as exc:
+                    outcome.error = exc
+                    granted.pop()
+
+    def _check_deletions(self, outcomes: Sequence[Outcome]) -> None:
+        """Refuse to delete a volume that somebody else needs: attached to another domain, or the backing file of what stays."""
+        doomed_names = {v.name for o in outcomes for v in self._doomed(o)}
+        if not doomed_names:
+            return
+        usage = _volumes.usage(self.host.conn)
+        going = {o.name for o in outcomes}
+        for outcome in outcomes:
+            for volume in self._doomed(outcome):
+                path = self.host.pools.get(volume.pool).path_of(volume.name)
+                for real in {path, os.path.realpath(path)}:
+                    domains = [d for d in usage.domains.get(real, []) if d not in going]
+                    overlays = [n for n in usage.overlays.get(real, []) if n not in doomed_names]
+                    reason = _volumes.Usage({real: domains}, {real: overlays}).why_needed(real)
+                    if reason:
+                        outcome.error = SpecError("name", outcome.name, "its volume {0} cannot go: {1}".format(volume.name, reason),
+                                                  "Detach or delete that first, or keep the disks (delete_disks: false)", "volume_in_use")
+
+    @staticmethod
+    def _doomed(outcome: Outcome) -> List[_metadata.VolumeRef]:
+        return doomed(outcome.plan.record, outcome.plan.spec) if outcome.plan and outcome.plan.record else []
+
+    def _admit(self, specs: Sequence[VmSpec]) -> List[Outcome]:
+        """Look and plan anew under the VMs' locks; what takes room is booked under the host's lock by defining it."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_admission.host_lock(self.host.uri))
+            self.host.look()
+            outcomes = self._plan(specs)
+            if self._refused(outcomes):
+                return outcomes
+            for outcome in outcomes:
+                if outcome.plan and outcome.plan.first and not outcome.error:
+                    _guarded(lambda o=outcome: self._delete(o.plan.first), outcome)  # type: ignore[misc]
+            booking = [o for o in outcomes if o.plan and not o.error and (o.plan.kind == "create" or o.plan.demand)]
+            _in_parallel(booking, lambda o: self._book(o))
+            if self.options.atomic and any(o.error for o in outcomes):
+                self._undo_all(outcomes)
+        return outcomes
+
+    def _book(self, outcome: Outcome) -> None:
+        """Define the domain, or write its grown definition: from here on its room is taken."""
+        plan = outcome.plan
+        if plan is None or plan.root is None or plan.metadata is None:
+            return
+        booked = dataclasses.replace(plan.metadata)
+        if plan.seed is not None and plan.record is not None and plan.record.metadata is not None:
+            booked.seed_hash = plan.record.metadata.seed_hash
+        elif plan.seed is not None and plan.record is not None:
+            booked.seed_hash = None
+        if plan.kind == "create" or plan.define:
+            _metadata.store(plan.root, booked)
+            self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.root), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        elif plan.mark:
+            write_metadata(self._domain(plan), booked)
+
+    def _domain(self, plan: VmPlan) -> libvirt.virDomain:
+        return self.host.conn.lookupByName(plan.spec.name)
+
+    def _apply(self, outcomes: Sequence[Outcome]) -> None:
+        _in_parallel(outcomes, self._apply_one)
+        failed = [o for o in outcomes if o.error]
+        if failed and self.options.atomic:
+            self._undo_all(outcomes)
+
+    def _apply_one(self, outcome: Outcome) -> None:
+        plan = outcome.plan
+        if plan is None:
+            return
+        if plan.kind == "delete":
+            self._delete(plan)
+            return
+        try:
+            if plan.kind == "update" and not plan.demand:
+                self._book(outcome)
+            self._build(plan, outcome)
+            self._verify(plan, outcome)
+        except (SpecError, FleetError, libvirt.libvirtError):
+            if not self.options.atomic:
+                self._undo(outcome)
+            raise
+
+    def _build(self, plan: VmPlan, outcome: Outcome) -> None:
+        """Volumes, seed, live changes, power; then the phase C(ready)."""
+        if plan.metadata is None or plan.root is None:
+            return
+        domain = self._domain(plan)
+        for job in plan.jobs:
+            _volume_job.apply(job, self.host.conn, redo=plan.finish and not domain.isActive())
+        if plan.seed is not None:
+            iso = _seed.build_iso(plan.seed.documents, plan.seed.spec.format)
+            _seed.write_volume(self.host.conn, plan.seed.pool, plan.seed.name, iso)
+        if domain.isActive() and "shutdown" not in plan.power:
+            operations, _later = _live.operations(ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)), plan.root)
+            for operation in operations:
+                refusal = _live.apply(domain, operation, plan.spec.timeout)
+                if refusal:
+                    outcome.notes.append("{0}: {1}".format(operation.option, refusal))
+        unready = plan.metadata.phase != "ready" or plan.seed is not None or any(v.planned for v in plan.metadata.volumes)
+        for action in plan.power:
+            self._power_step(domain, action, plan)
+        if unready:
+            plan.metadata.phase, plan.metadata.ticket, plan.metadata.claimed = "ready", None, None
+            for volume in plan.metadata.volumes:
+                volume.planned = False
+            write_metadata(domain, plan.metadata)
+        if plan.autostart is not None:
+            domain.setAutostart(plan.autostart)
+
+    @staticmethod
+    def _power_step(domain: libvirt.virDomain, action: str, plan: VmPlan) -> None:
+        if action == "shutdown":
+            _power.shutdown(domain, plan.spec.shutdown_timeout, plan.spec.force)
+        elif action == "start paused":
+            _power.start(domain, paused=True)
+        else:
+            _power.perform(domain, action)
+
+    def _verify(self, plan: VmPlan, outcome: Outcome) -> None:
+        """Observe again: what remains to be done after apply is a failure."""
+        found = self.host.look_at(plan.spec.name)
+        if found is None or plan.root is None:
+            raise FleetError("VM {0} vanished while it was worked on".format(plan.spec.name), "residue")
+        residue = _domain_xml.differences(observe(found.root), observe(plan.root))
+        residue.pop("metadata", None)
+        if residue:
+            raise FleetError("VM {0} is not as it was asked for after the change: {1}".format(
+                plan.spec.name, "; ".join("{0} is {1!r}, not {2!r}".format(k, a, b) for k, (a, b) in sorted(residue.items()))), "residue")
+
+    def _undo_all(self, outcomes: Sequence[Outcome]) -> None:
+        _in_parallel([o for o in outcomes if o.plan and o.plan.kind == "create"], self._undo)
+
+    def _undo(self, outcome: Outcome) -> None:
+        """Take back a creation: exactly what this plan made. Volumes that the user gave stay."""
+        plan = outcome.plan
+        if plan is None or plan.kind != "create" or plan.metadata is None or outcome.undone:
+            return
+        try:
+            domain = self.host.conn.lookupByUUIDString(plan.spec.uuid)
+        except libvirt.libvirtError as exc:
+            if not is_gone(exc):
+                raise
+            return
+        try:
+            _power.force_off(domain)
+            for volume in plan.metadata.volumes:
+                if not volume.given:
+                    _volume_job.delete_patiently(self.host.pools.get(volume.pool), volume.name)
+            self._undefine(domain)
+        except (SpecError, FleetError, libvirt.libvirtError) as exc:
+            plan.metadata.phase, plan.metadata.reason = "failed", "undoing a failed creation failed: {0}".format(exc)
+            write_metadata(domain, plan.metadata)
+            outcome.notes.append("undoing failed, the rest is marked failed: {0}".format(exc))
+            return
+        self.host.domains.pop(plan.spec.name, None)
+        outcome.undone = True
+
+    def _undefine(self, domain: libvirt.virDomain) -> None:
+        flags = (libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+                 | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
+        # libvirt-python 9.0 knows the flag for TPM state; older ones lack it, and their libvirt removes the state by itself.
+        flags |= getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
+        domain.undefineFlags(flags)
+
+    def _delete(self, plan: VmPlan) -> None:
+        """Delete a VM: phase deleting, stop, exactly the listed volumes, undefine last. A run that was interrupted is finished by the next."""
+        if plan.record is None:
+            return
+        domain = plan.record.handle
+        volumes = doomed(plan.record, plan.spec)
+        if plan.record.metadata is not None:
+            # Kept disks leave the list with the same write, so that whoever finishes this keeps them too.
+            write_metadata(domain, dataclasses.replace(plan.record.metadata, phase="deleting", volumes=volumes))
+        _power.force_off(domain)
+        for volume in volumes:
+            _volume_job.delete_patiently(self.host.pools.get(volume.pool), volume.name)
+        self._undefine(domain)
+        self.host.domains.pop(plan.spec.name, None)
+
+    def _described(self, outcomes: List[Outcome]) -> List[Outcome]:
+        for outcome in outcomes:
+            outcome.record = self.host.domains.get(outcome.name)
+            if outcome.plan and not self.options.check and outcome.record is not None and outcome.record.handle.isActive() and outcome.plan.kind == "update":
+                live = observe(ET.fromstring(outcome.record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
+                outcome.restart_required = sorted(_live.pending(live, observe(outcome.record.root)))
+            elif outcome.plan:
+                outcome.restart_required = sorted(outcome.plan.restart_required)
+        return outcomes
+
+
+def _current(outcome: Outcome) -> Optional[Dict[str, Any]]:
+    record = outcome.record
+    if record is None:
+        return None
+    try:
+        active = bool(record.handle.isActive())
+        live = observe(ET.fromstring(record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))) if active else None
+        state = _power.state_of(record.handle, record.metadata.phase if record.metadata else None)
+        return _vm_result.describe(observe(record.root), live, state)
+    except libvirt.libvirtError as exc:
+        if is_gone(exc):
+            return None
+        raise
+
+
+def result_of(outcome: Outcome, check: bool = False) -> Dict[str, Any]:
+    """One VM's part of a module's result."""
+    plan = outcome.plan
+    result: Dict[str, Any] = {"name": outcome.name, "changed": bool(plan and plan.changed and not outcome.undone and not (outcome.error and plan.kind == "create")),
+                              "actions": list(plan.actions) if plan else [], "seconds": round(outcome.seconds, 3)}
+    shown = _current(outcome)
+    if shown is None and check and plan is not None and plan.root is not None:
+        shown = dict(_vm_result.describe(observe(plan.root), None, plan.after.get("state", "stopped")), uuid=None)
+    result.update(shown or {"state": "absent"})
+    result["restart_required"] = outcome.restart_required
+    if outcome.notes:
+        result["notes"] = outcome.notes
+    if plan and plan.takes_effect:
+        result["takes_effect"] = plan.takes_effect
+    if outcome.error is not None:
+        result["failed"] = True
+        result["msg"] = _message(outcome.error)
+        result["reason"] = getattr(outcome.error, "code", "libvirt_error")
+    return result
+
+
+def _message(error: Exception) -> str:
+    return str(error) if isinstance(error, (SpecError, FleetError)) else "libvirt refused: {0}".format(_volumes.one_line(error))
+
+
+def failure(outcomes: Sequence[Outcome]) -> Optional[FleetError]:
+    """The one error a module ends with when VMs failed: the first VM's own words, and how many there are like it."""
+    failed = [o for o in outcomes if o.error is not None]
+    if not failed:
+        return None
+    messages: Dict[str, List[str]] = {}
+    for outcome in failed:
+        messages.setdefault(_message(outcome.error), []).append(outcome.name)  # type: ignore[arg-type]
+    parts = []
+    for message, names in messages.items():
+        who = names[0] if len(names) == 1 else "{0} and {1} more".format(names[0], len(names) - 1)
+        parts.append("{0}: {1}".format(who, message))
+    first = failed[0].error
+    data = {"error": first.as_result()} if isinstance(first, SpecError) else {}
+    return FleetError(" ".join(parts), getattr(first, "code", "libvirt_error"), **data)
+
+
+def diff_of(outcomes: Sequence[Outcome]) -> Dict[str, Any]:
+    """What diff mode shows: the changed options of each VM, before and after."""
+    before, after = {}, {}
+    for outcome in outcomes:
+        if outcome.plan and outcome.plan.changed:
+            before[outcome.name], after[outcome.name] = outcome.plan.before, outcome.plan.after
+    return {"before": before, "after": after}

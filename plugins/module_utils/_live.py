@@ -1,0 +1,155 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What of a new definition can be changed in a running guest, and doing it with a deadline."""
+from __future__ import annotations
+
+import copy
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml
+from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import ObservedVm, observe, to_string
+
+try:
+    import libvirt
+except ImportError:  # reported by _connection.require_libvirt
+    pass
+
+_HOT_BUSES = ("virtio", "scsi", "usb")
+_MEDIA = ("cdrom", "floppy")
+# libvirt expands these in the live XML, so that only another mode tells a difference.
+_EXPANDED_CPU = ("host-model", "maximum", "host-passthrough")
+
+
+@dataclass
+class Operation:
+    """One change of the running guest. C(verb) is set, attach, detach or update; C(option) is what the user calls it."""
+
+    option: str
+    verb: str
+    value: Any = None
+
+
+def pending(live: ObservedVm, persistent: ObservedVm) -> Dict[str, Tuple[Any, Any]]:
+    """Option -> (live, persistent) of what the running guest still lacks of its definition."""
+    found = _domain_xml.differences(live, persistent)
+    for option in ("metadata", "description", "graphics.port"):
+        found.pop(option, None)
+    if "cpu" in found and (persistent.cpu["mode"] in _EXPANDED_CPU or persistent.cpu["mode"] is None):
+        found.pop("cpu")
+    if "topology" in found and persistent.topology is None:
+        found.pop("topology")
+    for option in [o for o in found if o.startswith("nics[")]:
+        old, new = found[option]
+        # The network's own MTU appears in the live XML only.
+        if old and new and "mtu" not in new and {k: v for k, v in old.items() if k != "mtu"} == new:
+            found.pop(option)
+    return found
+
+
+def _device(root: ET.Element, option: str) -> ET.Element:
+    kind, key = option[:-1].split("[", 1)
+    tag = "disk" if kind == "disks" else "interface"
+    for device in root.findall("devices/" + tag):
+        if _domain_xml.observe_device(device).key == key:
+            return device
+    raise KeyError(option)
+
+
+def _hot_pluggable(item: Dict[str, Any]) -> bool:
+    return item.get("device", "disk") not in _MEDIA and item.get("bus", "virtio") in _HOT_BUSES
+
+
+def operations(live_root: ET.Element, wanted_root: ET.Element) -> Tuple[List[Operation], List[str]]:
+    """What to do to the running guest, and the options that have to wait for its restart."""
+    live, wanted = observe(live_root), observe(wanted_root)
+    todo: List[Operation] = []
+    later: List[str] = []
+    for option, (old, new) in pending(live, wanted).items():
+        if option == "vcpus" and new <= live.max_vcpus:
+            todo.append(Operation(option, "set", new))
+        elif option == "memory_mib" and new <= live.max_memory_mib:
+            todo.append(Operation(option, "set", new))
+        elif option.startswith(("disks[", "nics[")):
+            operation = _device_operation(option, old, new, live_root, wanted_root)
+            if operation is None:
+                later.append(option)
+            else:
+                todo.append(operation)
+        else:
+            later.append(option)
+    return todo, later
+
+
+def _device_operation(option: str, old: Optional[Dict[str, Any]], new: Optional[Dict[str, Any]], live_root: ET.Element,
+                      wanted_root: ET.Element) -> Optional[Operation]:
+    if old is None and new is not None:
+        return Operation(option, "attach", _device(wanted_root, option)) if _hot_pluggable(new) else None
+    if new is None and old is not None:
+        return Operation(option, "detach", _device(live_root, option)) if _hot_pluggable(old) else None
+    changed = {k for k in set(old or {}) | set(new or {}) if (old or {}).get(k) != (new or {}).get(k)}
+    if option.startswith("disks["):
+        if (new or {}).get("device") not in _MEDIA or not changed <= {"path", "kind", "format", "pool", "volume"}:
+            return None
+        device = copy.deepcopy(_device(live_root, option))
+        for tag in ("source", "driver", "backingStore"):
+            for element in device.findall(tag):
+                device.remove(element)
+        wanted = _device(wanted_root, option)
+        device.set("type", wanted.get("type", "file"))
+        device.extend(copy.deepcopy(e) for tag in ("driver", "source") for e in wanted.findall(tag))
+        return Operation(option, "update", device)
+    if not changed <= {"link", "source", "filter"}:
+        return None
+    device = copy.deepcopy(_device(live_root, option))
+    wanted = _device(wanted_root, option)
+    for tag in ("source", "link", "filterref"):
+        for element in device.findall(tag):
+            device.remove(element)
+        device.extend(copy.deepcopy(e) for e in wanted.findall(tag))
+    return Operation(option, "update", device)
+
+
+def apply(domain: libvirt.virDomain, operation: Operation, timeout_s: float) -> Optional[str]:
+    """Carry out one operation; returns None, or why the guest did not take it (then it waits for the restart).
+
+    libvirt returns before the guest has let go of a disk, a NIC, a vcpu or memory: the live definition is asked until the deadline.
+    """
+    live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+    try:
+        if operation.option == "vcpus":
+            domain.setVcpusFlags(operation.value, live)
+        elif operation.option == "memory_mib":
+            domain.setMemoryFlags(operation.value * 1024, live)
+        elif operation.verb == "attach":
+            domain.attachDeviceFlags(to_string(operation.value), live)
+        elif operation.verb == "detach":
+            domain.detachDeviceFlags(to_string(operation.value), live)
+        else:
+            domain.updateDeviceFlags(to_string(operation.value), live)
+    except libvirt.libvirtError as exc:
+        return str(exc)
+    deadline = time.monotonic() + timeout_s
+    while not _arrived(domain, operation):
+        if time.monotonic() >= deadline:
+            return "the guest has not followed within {0:g} s".format(timeout_s)
+        time.sleep(0.05)
+    return None
+
+
+def _arrived(domain: libvirt.virDomain, operation: Operation) -> bool:
+    root = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+    if operation.option == "vcpus":
+        return observe(root).vcpus == operation.value
+    if operation.option == "memory_mib":
+        return observe(root).memory_mib == operation.value
+    if operation.verb == "detach":
+        try:
+            _device(root, operation.option)
+        except KeyError:
+            return True
+        return False
+    return True

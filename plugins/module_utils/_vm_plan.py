@@ -1,0 +1,452 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has to be done so that one VM is as wanted; reads, and touches nothing."""
+from __future__ import annotations
+
+import dataclasses
+import os
+import uuid as uuid_lib
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _live, _metadata, _power, _seed, _volume_job
+from ansible_collections.kvmfleet.core.plugins.module_utils._admission import Demand
+from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord, requests_of
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
+from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import Context, DiskSource, ObservedVm, observe
+from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
+from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmMetadata, VolumeRef
+from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import SeedSpec, seed_from_params
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import DiskSpec, NicSpec, SpecError, VmSpec, check_domain_name, volume_name
+from ansible_collections.kvmfleet.core.plugins.module_utils._volume_job import VolumeJob
+from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import describe
+
+SEED = "seed"
+
+
+@dataclass
+class SeedJob:
+    """A seed that has to be written. C(hash) is that of its documents."""
+
+    spec: SeedSpec
+    documents: Dict[str, bytes]
+    hash: str
+    pool: str
+    name: str
+    new: bool
+
+
+@dataclass
+class VmPlan:
+    """The plan for one VM. C(kind) is create, update or delete; C(actions) are what it does, in order, for people and for check mode."""
+
+    spec: VmSpec
+    kind: str
+    record: Optional[DomainRecord] = None
+    root: Optional[ET.Element] = None
+    metadata: Optional[VmMetadata] = None
+    actions: List[str] = field(default_factory=list)
+    before: Dict[str, Any] = field(default_factory=dict)
+    after: Dict[str, Any] = field(default_factory=dict)
+    define: bool = False
+    jobs: List[VolumeJob] = field(default_factory=list)
+    seed: Optional[SeedJob] = None
+    power: List[str] = field(default_factory=list)
+    autostart: Optional[bool] = None
+    restart_required: List[str] = field(default_factory=list)
+    takes_effect: Optional[str] = None
+    demand: Optional[Demand] = None
+    finish: bool = False
+    first: Optional[VmPlan] = None  # an interrupted deletion that has to end before
+    mark: bool = False  # only our metadata has to be written
+
+    @property
+    def changed(self) -> bool:
+        """Whether carrying it out changes anything."""
+        return bool(self.actions)
+
+
+def _require_ours(record: DomainRecord, spec: VmSpec) -> None:
+    if record.metadata is None and not spec.adopt:
+        raise SpecError("name", spec.name, "a VM of that name exists and is not ours (it has no kvmfleet metadata)",
+                        "Use another name, or take it over with adopt: true", "not_ours")
+
+
+def power_actions(state: str, wanted: str) -> List[str]:
+    """The actions of _power that lead from a state to the wanted one. Pure."""
+    off = state in ("stopped", "crashed", "absent")
+    table = {
+        "running": ["start"] if off else {"paused": ["resume"], "stopping": ["shutdown", "start"]}.get(state, []),
+        "stopped": [] if off else ["shutdown"],
+        "paused": ["start paused"] if off else {"paused": [], "stopping": ["shutdown", "start paused"]}.get(state, ["pause"]),
+        "restarted": ["start"] if off else ["shutdown", "start"],
+    }
+    return table.get(wanted, [])
+
+
+def _first_pool(spec: VmSpec, meta: Optional[VmMetadata]) -> Optional[str]:
+    for disk in spec.disks or []:
+        if disk.pool:
+            return disk.pool
+    return meta.volumes[0].pool if meta and meta.volumes else None
+
+
+def _foreign_source(host: Host, disk: DiskSpec, option: str) -> DiskSource:
+    """Where a disk of the user's own is: a volume in a pool, or a path."""
+    if disk.volume is not None:
+        pool = host.pools.get(disk.pool or "", option + ".pool")
+        found = pool.volume(disk.volume, refresh=True)
+        if found is None:
+            raise SpecError(option + ".volume", disk.volume, "there is no such volume in pool {0}".format(pool.name), "Create it first (vm_disk)",
+                            "unknown_volume")
+        return DiskSource("block" if pool.block else "file", found.path, disk.format or ("raw" if found.format == "iso" else found.format))
+    path = disk.path or ""
+    if not path:
+        return DiskSource("file", "", "raw")
+    if not os.path.exists(path):
+        raise SpecError(option + ".path", path, "does not exist on this host, or cannot be read", "Give an existing file or block device", "unknown_path")
+    if os.path.isdir(path):
+        raise SpecError(option + ".path", path, "is a directory", "Give a file or a block device", "unknown_path")
+    kind = "file" if os.path.isfile(path) else "block"
+    if disk.format:
+        return DiskSource(kind, path, disk.format)
+    if disk.device != "disk" or kind == "block":
+        return DiskSource(kind, path, "raw")
+    volume = _known_volume(host, path)
+    if volume is None:
+        raise SpecError(option + ".format", None, "the format of {0} is not known, and guessing it would let a guest choose it".format(path),
+                        "Say format: qcow2 or format: raw")
+    return DiskSource(kind, path, volume)
+
+
+def _known_volume(host: Host, path: str) -> Optional[str]:
+    for pool in host.conn.listAllStoragePools():
+        if pool.isActive():
+            for handle in pool.listAllVolumes():
+                if handle.path() == path:
+                    found = describe(pool.name(), handle).format
+                    return "raw" if found == "iso" else found
+    return None
+
+
+class _Planner:
+    """Builds the plan of one VM, step by step; each step adds to the plan."""
+
+    def __init__(self, host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> None:
+        self.host, self.spec, self.record = host, dataclasses.replace(spec), record
+        self.plan = VmPlan(self.spec, "update" if record else "create", record)
+        self.meta = VmMetadata() if record is None or record.metadata is None else _copy_metadata(record.metadata)
+        self.plan.metadata = self.meta
+        self.old: Optional[ObservedVm] = None if record is None else observe(record.root)
+        self.sources: Dict[str, DiskSource] = {}
+        self.state = "absent"
+        if record is None:
+            check_domain_name("name", spec.name)
+            self.uuid = spec.uuid or str(uuid_lib.uuid4())
+        else:
+            self.uuid = record.uuid
+            self.state = _power.state_of(record.handle)
+            self.plan.finish = self.meta.phase == "building"
+            if spec.uuid and spec.uuid != record.uuid:
+                raise SpecError("uuid", spec.uuid, "the VM exists and has UUID {0}, which never changes".format(record.uuid), "Leave uuid out, or use another name",
+                                "uuid_in_use")
+
+    def build(self) -> VmPlan:
+        if not self.record and (self.spec.disks is None and self.spec.nics is None and self.spec.vcpus is None and self.spec.memory_mib is None):
+            raise SpecError("name", self.spec.name, "there is no such VM, and nothing says what it should be",
+                            "Give at least memory and disks, or the name of an existing VM", "unknown_vm")
+        self._check_size()
+        self._identity()
+        self._nics()
+        self._disks()
+        self._seed()
+        self._definition()
+        self._power()
+        self._demand()
+        return self.plan
+
+    def _check_size(self) -> None:
+        node = self.host.conn.getInfo()
+        total_memory = self.host.policy.totals.get("memory", node[1])
+        for option, mib in (("memory", self.spec.memory_mib), ("max_memory", self.spec.max_memory_mib)):
+            if mib is not None and mib > total_memory * self.host.policy.ratios["memory"]:
+                raise SpecError(option, "{0}MiB".format(mib), "this host has {0} MiB of memory".format(total_memory), "Ask for less, or use a larger host",
+                                "no_capacity")
+        total_vcpus = self.host.policy.totals.get("vcpus", node[2])
+        limit = total_vcpus * self.host.policy.ratios["vcpus"]
+        for option, count in (("vcpus", self.spec.vcpus), ("max_vcpus", self.spec.max_vcpus)):
+            if count is not None and count > limit:
+                raise SpecError(option, count, "this host gives out at most {0:g} vcpus ({1} x {2:g})".format(limit, total_vcpus, self.host.policy.ratios["vcpus"]),
+                                "Ask for fewer, or use a larger host", "no_capacity")
+
+    def _identity(self) -> None:
+        self.spec.uuid = self.uuid
+        for key in ("group", "namespace", "set", "index", "image", "flavor", "key_name", "vcpus_request_milli", "memory_request_mib"):
+            value = getattr(self.spec, key)
+            if value is not None:
+                if key in ("group", "namespace") and self.record and self.record.metadata and getattr(self.meta, key) not in (None, value):
+                    raise SpecError(key, value, "the VM belongs to {0} {1!r}".format(key, getattr(self.meta, key)), "A VM does not move; make a new one", "not_ours")
+                setattr(self.meta, key, value)
+        if self.spec.labels is not None:
+            self.meta.labels = dict(self.spec.labels)
+
+    def _nics(self) -> None:
+        if self.spec.nics is None:
+            return
+        nics: List[NicSpec] = []
+        for number, nic in enumerate(self.spec.nics):
+            option = "nics[{0}]".format(number)
+            self.host.check_nic(nic, option, self.spec.state in ("running", "paused", "restarted") or self.record is not None and self.record.active)
+            found = None if self.record is None else _domain_xml.find_nic(self.record.root, number, nic.mac)
+            if found is None and not nic.mac:
+                nic = dataclasses.replace(nic, mac=self.host.mac(self.spec.name, number))
+            elif nic.mac and self.host.macs.get(nic.mac, self.spec.name) != self.spec.name:
+                raise SpecError(option + ".mac", nic.mac, "is used by domain {0}".format(self.host.macs[nic.mac]), "Use another, or none to get one made",
+                                "mac_in_use")
+            nics.append(nic)
+        self.spec.nics = nics
+        addresses = [a for nic in nics for a in nic.addresses]
+        if addresses and self.spec.seed is None and self.meta.seed_hash is None:
+            raise SpecError("nics", addresses[0], "a static address reaches the guest by its cloud-init seed, and there is none", "Give a seed, or configure the guest yourself")
+        if addresses or any(n.addresses for n in nics) or self.record is None:
+            self.meta.addresses = addresses
+
+    def _disks(self) -> None:
+        for number, disk in enumerate(self.spec.disks or []):
+            option = "disks[{0}]".format(number)
+            if disk.managed:
+                self._managed_disk(disk, option)
+            else:
+                self.sources[disk.name] = _foreign_source(self.host, disk, option)
+                self._user_volume(disk, self.sources[disk.name])
+        if self.plan.finish:
+            known = {d.name for d in self.spec.disks or [] if d.managed} | {SEED}
+            missing = [v.disk for v in self.meta.volumes if v.disk not in known]
+            if missing and self.record is not None:
+                raise FleetError("VM {0} was left half-made by an interrupted run that asked for the disks {1} too. Delete it first, or ask for the same "
+                                 "disks".format(self.spec.name, ", ".join(missing)), "half_made")
+
+    def _user_volume(self, disk: DiskSpec, source: DiskSource) -> None:
+        """A user's volume is listed as the VM's own only where the user said that it goes with the VM."""
+        listed = self.meta.volume(disk.name)
+        if disk.delete_with_vm and disk.volume is not None and listed is None:
+            size = self.host.pools.get(disk.pool or "").capacity_of(disk.volume) or 0
+            self.meta.volumes.append(VolumeRef(disk.name, disk.pool or "", disk.volume, size, disk.reserve, given=True))
+            if self.record is not None:
+                self.plan.mark = True
+        elif not disk.delete_with_vm and listed is not None and listed.given and (listed.pool, listed.name) == (disk.pool, disk.volume):
+            self.meta.volumes.remove(listed)
+            self.plan.mark = True
+
+    def _managed_disk(self, disk: DiskSpec, option: str) -> None:
+        listed = self.meta.volume(disk.name)
+        pool_name = listed.pool if listed else (disk.pool or _first_pool(self.spec, self.meta))
+        if not pool_name:
+            raise SpecError(option + ".pool", None, "no pool is given for disk {0!r}".format(disk.name), "Give the storage pool for it")
+        if listed and disk.pool and disk.pool != listed.pool:
+            raise SpecError(option + ".pool", disk.pool, "disk {0!r} lies in pool {1}, and disks are not moved".format(disk.name, listed.pool), "Leave pool as it was")
+        pool = self.host.pools.get(pool_name, option + ".pool")
+        kind = "block" if pool.block else "file"
+        capacity = pool.capacity_of(listed.name) if listed else None
+        half_made = self.plan.finish and self.record is not None and not self.record.active
+        if listed and capacity is not None and not (half_made and disk.clone == "full"):
+            xml_format = next((d.format for d in self.old.disks.values() if d.key == disk.name), None) if self.old else None
+            if disk.format and xml_format and disk.format != xml_format:
+                raise SpecError(option + ".format", disk.format, "disk {0!r} is {1}, and formats are not converted".format(disk.name, xml_format), "Leave format as it was")
+            self.sources[disk.name] = DiskSource(kind, pool.path_of(listed.name), xml_format or disk.format or "qcow2")
+            job = _volume_job.plan_existing(pool, listed.name, disk.name, disk.size, capacity, option + ".")
+            if job:
+                self.plan.jobs.append(job)
+                listed.size = job.size
+            elif listed.size != capacity:
+                listed.size, self.plan.mark = capacity, True
+            if disk.reserve is not None and listed.reserve != disk.reserve:
+                listed.reserve, self.plan.mark = disk.reserve, True
+            return
+        if listed and not (listed.planned or self.plan.finish):
+            raise SpecError(option, listed.name, "the volume of disk {0!r} is gone from pool {1}, deleted by someone else".format(disk.name, listed.pool),
+                            "Restore it, or delete the VM and create it anew", "disk_missing")
+        image = self.host.image(disk.image, disk.image_pool or pool_name) if disk.image else None
+        extension = disk.format or ("raw" if pool.block else "qcow2")
+        name = listed.name if listed else volume_name(self.spec.name, disk.name, self.uuid, "img" if extension == "raw" else extension)
+        job = _volume_job.plan_new(pool, name, disk.name, disk.size, disk.format, image, disk.clone, option + ".")
+        if not listed:
+            self.meta.volumes.append(VolumeRef(disk.name, pool_name, name, job.size, disk.reserve, planned=self.record is not None))
+        self.plan.jobs.append(job)
+        self.sources[disk.name] = DiskSource(kind, pool.path_of(name), job.format)
+
+    def _seed(self) -> None:
+        if self.spec.seed is None:
+            return
+        spec = seed_from_params(self.spec.seed)
+        listed = self.meta.volume(SEED)
+        pool_name = listed.pool if listed else _first_pool(self.spec, self.meta)
+        if not pool_name:
+            raise SpecError("seed", None, "there is no pool to put the seed in", "Give a disk with a pool")
+        pool = self.host.pools.get(pool_name)
+        if pool.block:
+            raise SpecError("disks[0].pool", pool_name, "gives out block devices, and the seed is a file", "Put the first disk into a directory pool")
+        name = listed.name if listed else volume_name(self.spec.name, SEED, self.uuid, "iso")
+        instance_id = spec.instance_id or self.uuid
+        files = _seed.documents(spec, instance_id, self.spec.hostname, self._all_nics())
+        digest = _seed.documents_hash(files, spec.format)
+        if not listed:
+            self.meta.volumes.append(VolumeRef(SEED, pool_name, name, 1 << 20, planned=self.record is not None))
+        there = bool(listed) and pool.lookup(name) is not None
+        if digest != self.meta.seed_hash or not there or self.plan.finish:
+            self.plan.seed = SeedJob(spec, files, digest, pool_name, name, new=self.meta.seed_hash is None)
+            if self.meta.seed_hash is not None and not self.plan.finish:
+                self.plan.takes_effect = "next_instance"
+        self.meta.seed_instance_id, self.meta.seed_hash, self.meta.seed_format = instance_id, digest, spec.format
+        disks = list(self.spec.disks or [])
+        self.sources[SEED] = DiskSource("file", pool.path_of(name), "raw")
+        # Debian's and Ubuntu's cloud kernels have no AHCI: a CD-ROM would never be seen.
+        self.spec.disks = disks + [DiskSpec(SEED, bus="virtio", readonly=True, path=pool.path_of(name))]
+
+    def _all_nics(self) -> List[NicSpec]:
+        """The NICs with their MACs, for the seed's network document: as wanted, with the MACs that existing ones have."""
+        nics = []
+        for number, nic in enumerate(self.spec.nics or []):
+            if not nic.mac and self.record is not None:
+                found = _domain_xml.find_nic(self.record.root, number, None)
+                if found is not None:
+                    nic = dataclasses.replace(nic, mac=_domain_xml.observe_device(found).mac)  # type: ignore[union-attr]
+            nics.append(nic)
+        return nics
+
+    def _context(self) -> Context:
+        virt_type = "" if self.record is not None and self.spec.virt_type in (None, "auto") else self.host.virt_type(self.spec)
+        return Context(virt_type, self.host.lib_version, self.sources, self.host.openvswitch)
+
+    def _definition(self) -> None:
+        plan, spec = self.plan, self.spec
+        root = _domain_xml.render(spec, None if self.record is None else self.record.root, self._context())
+        if self.record is None:
+            self.meta.phase = "building"
+        _metadata.store(root, self.meta)
+        plan.root = root
+        wanted = observe(root)
+        if self.record is None or self.old is None:
+            plan.define = True
+            plan.actions.append("define the domain: {0} vcpus, {1} MiB".format(wanted.vcpus, wanted.memory_mib))
+            plan.after.update(_facts(wanted))
+        else:
+            if self.record.metadata is None:
+                plan.actions.append("adopt the domain")
+                plan.mark = True
+            changes = _domain_xml.differences(self.old, wanted)
+            for option, (old, new) in changes.items():
+                if option == "metadata" and self.record.metadata is None:
+                    continue
+                plan.before[option], plan.after[option] = old, new
+                plan.actions.append("change {0}".format(option))
+            plan.define = bool(set(changes) - {"metadata"})
+            plan.mark = plan.mark or bool(changes) or bool(plan.jobs)
+            if plan.finish:
+                plan.actions.append("finish what an interrupted run began")
+        for job in plan.jobs:
+            plan.actions.append(job.sentence)
+            plan.before["disks[{0}].size".format(job.disk)] = job.old_size or None
+            plan.after["disks[{0}].size".format(job.disk)] = job.size
+        if plan.seed:
+            plan.actions.append("write the cloud-init seed")
+            plan.before["seed"] = None if self.record is None or not self.record.metadata else self.record.metadata.seed_hash
+            plan.after["seed"] = plan.seed.hash
+        if plan.mark and not plan.actions:
+            plan.actions.append("write the metadata")
+        autostart = bool(self.record.handle.autostart()) if self.record is not None and spec.autostart is not None else False
+        if spec.autostart is not None and spec.autostart != autostart:
+            plan.autostart = spec.autostart
+            plan.before["autostart"], plan.after["autostart"] = autostart, spec.autostart
+            plan.actions.append("set autostart {0}".format("on" if spec.autostart else "off"))
+
+    def _power(self) -> None:
+        plan, spec = self.plan, self.spec
+        plan.power = power_actions(self.state, spec.state)
+        if self.record is not None and self.record.active and plan.root is not None and "shutdown" not in plan.power:
+            live = ET.fromstring(self.record.handle.XMLDesc(1))
+            todo, plan.restart_required = _live.operations(live, plan.root)
+            for operation in todo:
+                if "change {0}".format(operation.option) not in plan.actions:
+                    plan.actions.append("{0} {1} in the running guest".format(operation.verb, operation.option))
+            if plan.restart_required and spec.allow_restart:
+                plan.power = ["shutdown", "start paused" if self.state == "paused" and spec.state != "running" else "start"]
+                plan.restart_required = []
+        if plan.power:
+            plan.actions.extend(plan.power)
+            plan.before["state"] = self.state
+            plan.after["state"] = {"start": "running", "resume": "running", "shutdown": "stopped"}.get(plan.power[-1], "paused")
+
+    def _demand(self) -> None:
+        """What the plan takes beyond what is counted for the VM already; shrinking is no demand."""
+        plan = self.plan
+        vcpus, memory = requests_of(dataclasses.replace(observe(plan.root), metadata=self.meta)) if plan.root is not None else (0, 0)
+        pools: Dict[str, int] = {}
+        for volume in self.meta.volumes:
+            pools[volume.pool] = pools.get(volume.pool, 0) + volume.booked
+        if self.record is not None:
+            vcpus, memory = max(0, vcpus - self.record.vcpus_milli), max(0, memory - self.record.memory_mib)
+            for volume in self.record.metadata.volumes if self.record.metadata else []:
+                pools[volume.pool] = pools.get(volume.pool, 0) - volume.booked
+        pools = {name: size for name, size in pools.items() if size > 0}
+        if vcpus or memory or pools:
+            plan.demand = Demand(self.spec.name, vcpus, memory, pools)
+
+
+def _copy_metadata(meta: VmMetadata) -> VmMetadata:
+    return dataclasses.replace(meta, labels=dict(meta.labels), addresses=list(meta.addresses), volumes=[dataclasses.replace(v) for v in meta.volumes])
+
+
+def _facts(vm: ObservedVm) -> Dict[str, Any]:
+    """A new VM in a diff: what was decided for it, without what is made up at random."""
+    facts: Dict[str, Any] = {k: getattr(vm, k) for k in ("vcpus", "max_vcpus", "memory_mib", "max_memory_mib", "machine", "arch", "virt_type", "firmware", "boot")}
+    facts["nics"] = ["{0} {1}, {2}".format(n.type, n.source, n.mac) for n in vm.nics.values()]
+    facts["metadata"] = _metadata.summary(vm.metadata) if vm.metadata else None
+    return facts
+
+
+def _plan_delete(host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> VmPlan:
+    plan = VmPlan(spec, "delete", record)
+    if record is None:
+        return plan
+    if not record.handle.isPersistent():
+        raise SpecError("name", spec.name, "is a transient domain, which is not ours", "Stop it by the tool that made it", "not_ours")
+    plan.metadata = record.metadata
+    state = _power.state_of(record.handle)
+    if state not in ("stopped", "crashed") or record.active:
+        plan.actions.append("stop")
+    for volume in doomed(record, spec):
+        host.pools.get(volume.pool)
+        plan.actions.append("delete {0} {1}".format("the seed" if volume.disk == SEED else "disk " + volume.disk, volume.name))
+    plan.actions.append("undefine the domain")
+    plan.before, plan.after = {"state": state, "volumes": [v.name for v in doomed(record, spec)]}, {"state": "absent", "volumes": []}
+    return plan
+
+
+def doomed(record: DomainRecord, spec: VmSpec) -> List[VolumeRef]:
+    """The volumes that go with a VM: those listed in its metadata, and nothing else. Kept disks stay; the seed never does, it holds secrets."""
+    listed = record.metadata.volumes if record.metadata else []
+    return [v for v in listed if spec.delete_disks or v.disk == SEED]
+
+
+def make_plan(host: Host, spec: VmSpec) -> VmPlan:
+    """The plan for one VM on a host that has been looked at. Raises SpecError or FleetError; touches nothing."""
+    record = host.domains.get(spec.name)
+    if record is not None:
+        _require_ours(record, spec)
+    if spec.state == "absent":
+        return _plan_delete(host, spec, record)
+    if record is not None and record.metadata is not None:
+        phase = record.metadata.phase
+        if phase == "deleting":
+            first = _plan_delete(host, VmSpec(spec.name, state="absent"), record)
+            plan = _Planner(host, spec, None).build()
+            plan.first = first
+            plan.actions.insert(0, "finish the interrupted deletion of its predecessor")
+            return plan
+        if phase == "failed":
+            raise FleetError("VM {0} was left in phase failed: {1}. Delete it, then create it anew".format(spec.name, record.metadata.reason or "no reason noted"),
+                             "failed_vm")
+    return _Planner(host, spec, record).build()
