@@ -76,7 +76,9 @@ def _user(user: SeedUser) -> Dict[str, Any]:
     lock = user.lock_passwd if user.lock_passwd is not None else (False if has_password else None)
     return _without_none({
         "name": user.name, "gecos": user.gecos, "groups": user.groups or None, "primary_group": user.primary_group, "uid": user.uid,
-        "system": user.system, "shell": user.shell, "homedir": user.homedir, "sudo": False if user.sudo == [] else user.sudo,
+        "system": user.system, "shell": user.shell, "homedir": user.homedir,
+        # cloud-init's schema knows one rule as a string only, and does without the key where there is none.
+        "sudo": (user.sudo[0] if len(user.sudo) == 1 else user.sudo) if user.sudo else None,
         "ssh_authorized_keys": user.ssh_authorized_keys or None, "plain_text_passwd": user.password, "hashed_passwd": user.password_hash,
         "lock_passwd": lock,
     })
