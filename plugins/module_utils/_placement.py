@@ -386,8 +386,8 @@ class _Placement:
             if kind not in told:
                 names = [self.requests[i].name for other in search.kinds[kind].units for i in self.units[other]]
                 told[kind] = no_host(search.kinds[kind], names, self.ledger, self.start, refusals[kind])
-            for i in self.units[unit]:
-                self._refuse(i, told[kind])
+                for i in (i for other in search.kinds[kind].units for i in self.units[other]):
+                    self._refuse(i, told[kind])
         for unit, kind in enumerate(search.unit_kind):
             for i in self.units[unit]:
                 self.plan.decisions[i].refusals = refusals[kind]

@@ -289,7 +289,7 @@ class Search:
 
     def _lack(self, kind: int, host: int) -> float:
         free, total = self.ledger.free[host], self._totals()
-        return sum((amount - free[at]) / total[at] for at, amount in self.kinds[kind].asks[host] or () if at < 2 and amount > free[at])
+        return sum((amount - free[at]) / max(1, total[at]) for at, amount in self.kinds[kind].asks[host] or () if at < 2 and amount > free[at])
 
     def _victims(self, unit: int, host: int, moved: FrozenSet[int]) -> List[Tuple[int, ...]]:
         """What could leave the host so that the unit fits: single VMs, small ones first, then pairs; one of each kind."""
