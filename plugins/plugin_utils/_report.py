@@ -1,0 +1,209 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the modules on the hosts returned, as a table for people and as data for programs. Pure."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, human_size
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import in_variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
+
+_COLUMNS = [("name", "left"), ("host", "left"), ("state", "left"), ("result", "left"), ("vcpus", "right"), ("memory", "right"), ("address", "left"),
+            ("uuid", "left"), ("key", "left"), ("ssh", "left")]
+_ALWAYS = {"create": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
+           "list": ("name", "host", "state", "vcpus", "memory", "address", "uuid", "key", "ssh"),
+           "delete": ("name", "host", "result"), "power": ("name", "host", "state", "result")}
+_DATA = ("name", "uuid", "state", "address", "addresses", "vcpus", "max_vcpus", "memory_mib", "max_memory_mib", "group", "namespace", "set", "index", "image",
+         "flavor", "key_name", "labels", "console", "nics", "disks", "autostart", "restart_required", "takes_effect", "actions", "state_before", "seconds",
+         "managed", "reason", "msg")
+_MOST_GROUPS = 10
+
+
+@dataclass
+class Report:
+    """The last word of a playbook: lines to print, data for set_stats, and the failure if there was one."""
+
+    lines: List[str] = field(default_factory=list)
+    data: Dict[str, Any] = field(default_factory=dict)
+    failure: Optional[str] = None
+    reason: Optional[str] = None
+
+
+@dataclass
+class Context:
+    """What a report needs besides results.
+
+    :param users: default user by image name
+    :param key_path: the private key's path by key name, or None where it is not on this machine
+    """
+
+    verb: str
+    check: bool = False
+    users: Mapping[str, str] = field(default_factory=dict)
+    key_path: Callable[[str], Optional[str]] = lambda name: None
+    home: str = ""
+    key_note: Optional[str] = None
+    new_key: Optional[str] = None
+    wait: str = "none"
+
+
+def _word(context: Context, vm: Mapping[str, Any]) -> str:
+    """What was done to a VM, in one or two words."""
+    if vm.get("failed"):
+        return "failed"
+    if not vm.get("changed"):
+        return "unchanged" if vm.get("state") != "absent" else "not there"
+    if vm.get("state") == "absent" or context.verb == "delete":
+        return "would be deleted" if context.check else "deleted"
+    created = any(str(a).startswith("define the domain") for a in vm.get("actions") or [])
+    word = "created" if created and context.verb == "create" else "changed"
+    return "would be " + word if context.check else word
+
+
+def addresses_of(vm: Mapping[str, Any]) -> List[str]:
+    """The addresses of a VM as plain texts, the best one first."""
+    found = [str(a["address"] if isinstance(a, Mapping) else a).split("/")[0] for a in vm.get("addresses") or []]
+    first = [str(vm["address"])] if vm.get("address") else []
+    return first + [a for a in found if a not in first]
+
+
+def ssh_line(context: Context, vm: Mapping[str, Any]) -> Optional[str]:
+    """The command that logs in to a VM, or None where its address is not known."""
+    addresses = addresses_of(vm)
+    if not addresses:
+        return None
+    user = context.users.get(str(vm.get("image")))
+    path = context.key_path(str(vm["key_name"])) if vm.get("key_name") else None
+    if path and context.home and path.startswith(context.home.rstrip("/") + "/"):
+        path = "~" + path[len(context.home.rstrip("/")):]
+    return "ssh {0}{1}{2}".format("-i {0} ".format(path) if path else "", user + "@" if user else "", addresses[0])
+
+
+def _row(context: Context, host: str, vm: Mapping[str, Any]) -> List[Any]:
+    memory = vm.get("memory_mib")
+    addresses = addresses_of(vm)
+    return [vm["name"], host, vm.get("state"), _word(context, vm), vm.get("vcpus"), human_size(memory * MIB) if memory else None,
+            addresses[0] if addresses else None, vm.get("uuid"), vm.get("key_name"), ssh_line(context, vm)]
+
+
+def _who(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else "{0} and {1} more".format(shown, len(names) - 3)
+
+
+def _grouped(vms: Sequence[Mapping[str, Any]], text_of: Callable[[Mapping[str, Any]], Optional[str]]) -> List[str]:
+    """One line for all VMs of which the same is to be said."""
+    groups: Dict[str, List[str]] = {}
+    for vm in vms:
+        text = text_of(vm)
+        if text:
+            groups.setdefault(text, []).append(vm["name"])
+    lines = ["{0}: {1}".format(_who(names), text) for text, names in groups.items()]
+    return lines[:_MOST_GROUPS] + (["... and {0} more like these".format(len(lines) - _MOST_GROUPS)] if len(lines) > _MOST_GROUPS else [])
+
+
+def _restart(vm: Mapping[str, Any]) -> Optional[str]:
+    if not vm.get("restart_required"):
+        return None
+    return "{0} will change with the next restart of the VM (vm_allow_restart=true restarts it)".format(", ".join(vm["restart_required"]))
+
+
+def _takes_effect(vm: Mapping[str, Any]) -> Optional[str]:
+    if vm.get("takes_effect") != "next_instance":
+        return None
+    return "the cloud-init seed changed; a guest that has booted with it does not read it again"
+
+
+def _plain_action(vm: Mapping[str, Any], action: str) -> str:
+    """An action without what is the VM's own, so that VMs of a set can be told together."""
+    for volume in vm.get("volumes") or []:
+        action = action.replace(str(volume.get("name")), "").rstrip()
+    return action.replace(str(vm["name"]), "(name)")
+
+
+def _notes(context: Context, vms: Sequence[Mapping[str, Any]]) -> List[str]:
+    lines: List[str] = []
+    if context.check:
+        lines += _grouped([v for v in vms if v.get("changed")], lambda v: "would " + ", ".join(_plain_action(v, str(a)) for a in v.get("actions") or [])
+                          if v.get("actions") else None)
+    lines += _grouped(vms, _restart) + _grouped(vms, _takes_effect)
+    lines += _grouped(vms, lambda v: "; ".join(str(n) for n in v.get("notes") or []) or None)
+    return lines
+
+
+def _summary(context: Context, rows: Sequence[Sequence[Any]]) -> str:
+    count = "1 VM" if len(rows) == 1 else "{0} VMs".format(len(rows))
+    if context.verb == "list":
+        return count
+    words: Dict[str, int] = {}
+    for row in rows:
+        words[row[3]] = words.get(row[3], 0) + 1
+    return "{0}: {1}".format(count, ", ".join("{0} {1}".format(n, w) for w, n in words.items())) if rows else count
+
+
+def user_message(result: Mapping[str, Any]) -> str:
+    """A module's failure in the user's words: options of vm_set become the variables that the user wrote."""
+    message = str(result.get("msg") or "failed without a message")
+    error = result.get("error")
+    if isinstance(error, Mapping) and {"option", "reason", "remedy"} <= set(error):
+        exc = SpecError(error["option"], error.get("value"), error["reason"], error["remedy"], error.get("code") or "invalid_value")
+        message = message.replace(str(exc), str(in_variables(exc)))
+    return " ".join(message.split())
+
+
+def _failures(results: Mapping[str, Mapping[str, Any]]) -> Dict[str, str]:
+    """Per host why it failed. Tasks that are told to carry on lose C(failed), but only a failure has a message and no whole result."""
+    failed = {}
+    for host, result in results.items():
+        if result.get("unreachable"):
+            failed[host] = "The host is unreachable: {0}".format(" ".join(str(result.get("msg", "")).split()))
+        elif result.get("failed") or result.get("msg") or "vms" not in result:
+            failed[host] = user_message(result)
+    return failed
+
+
+def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: Optional[Mapping[str, Mapping[str, Any]]] = None) -> Report:
+    """The report.
+
+    :param results: per host what its module returned
+    :param waited: per host what waiting returned
+    """
+    known = {(host, vm["name"]): vm for host, result in (waited or {}).items() for vm in result.get("vms") or []}
+    rows: List[List[Any]] = []
+    vms: List[Dict[str, Any]] = []
+    for host in sorted(results):
+        for found in results[host].get("vms") or []:
+            vm = dict(found)
+            later = known.get((host, vm["name"]), {})
+            vm.update({k: later[k] for k in ("state", "address", "addresses", "nics", "console") if later.get(k) is not None})
+            rows.append(_row(context, host, vm))
+            vms.append(dict(vm, host=host))
+    report = Report(data={"verb": context.verb, "check_mode": context.check, "changed": len([v for v in vms if v.get("changed")]), "vms": [
+        dict({k: vm[k] for k in _DATA if k in vm}, host=vm["host"], ssh=ssh_line(context, vm), result=_word(context, vm)) for vm in vms]})
+    if rows:
+        shown = [row[:3] + row[4:] for row in rows] if context.verb == "list" else rows
+        headings = [c for c in _COLUMNS if context.verb != "list" or c[0] != "result"]
+        report.lines += table(*drop_empty(headings, shown, _ALWAYS[context.verb])) + [""]
+    if rows or not _failures(results):
+        report.lines.append(_summary(context, rows))
+    report.lines += _notes(context, vms)
+    if context.new_key and rows:
+        report.lines.append("Private key: {0}".format(context.new_key))
+    if context.key_note:
+        report.lines.append(context.key_note)
+    failed = dict(_failures(waited or {}), **_failures(results))
+    unreachable = [h for h, r in results.items() if r.get("unreachable")]
+    if failed:
+        texts: Dict[str, List[str]] = {}
+        for host, text in sorted(failed.items()):
+            texts.setdefault(text, []).append(host)
+        alone = len(results) == 1 and not unreachable
+        report.failure = " ".join(text if alone else "{0}: {1}".format(_who(hosts), text) for text, hosts in texts.items())
+        first = next(iter(sorted(failed)))
+        own = results.get(first, {}).get("reason") or (waited or {}).get(first, {}).get("reason")
+        report.reason = "host_unreachable" if first in unreachable else str(own or "failed")
+        report.data.update(failed=True, msg=report.failure, reason=report.reason)
+    return report
