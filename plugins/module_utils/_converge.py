@@ -11,7 +11,7 @@ import time
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Collection, Dict, List, Optional, Sequence
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _domain_xml, _live, _metadata, _power, _seed, _vm_result, _volume_job, _volumes
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord
@@ -81,8 +81,7 @@ def _in_parallel(outcomes: Sequence[Outcome], work: Callable[[Outcome], None]) -
 def write_metadata(domain: libvirt.virDomain, meta: VmMetadata) -> None:
     """Write our metadata into a domain, persistent and (where it runs) live."""
     flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | (libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)
-    element = _metadata.to_element(meta)
-    element.tag = "vm"
+    element = _metadata.to_element(meta, namespaced=False)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, ET.tostring(element, encoding="unicode"), _metadata.PREFIX, _metadata.NAMESPACE, flags)
 
 
@@ -99,30 +98,46 @@ class Converger:
         outcomes = self._plan(specs)
         changed = [o.name for o in outcomes if o.plan and o.plan.changed]
         if self.options.check or not changed or self._refused(outcomes):
-            return self._described(outcomes)
+            return self.described(outcomes)
         with _admission.vm_locks(self.host.uri, changed, self.options.lock_timeout_s):
-            outcomes = self._admit(specs)
-            if not self._refused(outcomes):
-                self._apply([o for o in outcomes if o.plan and o.plan.changed and not o.error])
-        return self._described(outcomes)
+            return self.run_locked(specs)
+
+    def run_locked(self, specs: Sequence[VmSpec], created: Collection[str] = ()) -> List[Outcome]:
+        """The same under the VMs' locks, which the caller holds.
+
+        :param created: VMs that this run has claimed before: a failure undoes them like those that this call creates
+        """
+        outcomes = self._admit(specs)
+        for outcome in outcomes:
+            if outcome.plan and outcome.name in created:
+                outcome.plan.made = True
+        if not self._refused(outcomes):
+            self._apply([o for o in outcomes if o.plan and o.plan.changed and not o.error])
+        return self.described(outcomes)
 
     def _refused(self, outcomes: Sequence[Outcome]) -> bool:
         return self.options.atomic and any(o.error for o in outcomes)
 
     def _plan(self, specs: Sequence[VmSpec]) -> List[Outcome]:
         """Plans for all, with what they ask of the host checked; nothing is touched."""
-        outcomes = []
-        for spec in specs:
-            outcome = Outcome(spec.name)
+        outcomes = [self.plan_one(spec) for spec in specs]
+        self.check_together(outcomes)
+        return outcomes
 
-            def plan(spec: VmSpec = spec, outcome: Outcome = outcome) -> None:
-                outcome.plan = make_plan(self.host, spec)
-                self._check_unique(outcome.plan)
-            _guarded(plan, outcome)
-            outcomes.append(outcome)
+    def plan_one(self, spec: VmSpec) -> Outcome:
+        """The plan for one VM, or why there is none."""
+        outcome = Outcome(spec.name)
+
+        def plan() -> None:
+            outcome.plan = make_plan(self.host, spec)
+            self._check_unique(outcome.plan)
+        _guarded(plan, outcome)
+        return outcome
+
+    def check_together(self, outcomes: Sequence[Outcome]) -> None:
+        """What can be told only of all plans together: room, and volumes that others need. Errors go into the outcomes."""
         self._check_deletions([o for o in outcomes if o.plan and o.plan.kind == "delete" and not o.error])
         self._check_room([o for o in outcomes if o.plan and o.plan.demand and not o.error])
-        return outcomes
 
     def _check_unique(self, plan: VmPlan) -> None:
         if plan.kind != "delete" and plan.metadata is not None:
@@ -185,11 +200,15 @@ class Converger:
             for outcome in outcomes:
                 if outcome.plan and outcome.plan.first and not outcome.error:
                     _guarded(lambda o=outcome: self._delete(o.plan.first), outcome)  # type: ignore[misc]
-            booking = [o for o in outcomes if o.plan and not o.error and (o.plan.kind == "create" or o.plan.demand)]
-            _in_parallel(booking, lambda o: self._book(o))
+            self.book([o for o in outcomes if o.plan and not o.error and (o.plan.kind == "create" or o.plan.demand)])
             if self.options.atomic and any(o.error for o in outcomes):
-                self._undo_all(outcomes)
+                self.undo_all(outcomes)
         return outcomes
+
+    def book(self, outcomes: Sequence[Outcome]) -> None:
+        """Book all of them; for callers that hold the host's lock."""
+        if outcomes:
+            _in_parallel(outcomes, self._book)
 
     def _book(self, outcome: Outcome) -> None:
         """Define the domain, or write its grown definition: from here on its room is taken."""
@@ -214,7 +233,7 @@ class Converger:
         _in_parallel(outcomes, self._apply_one)
         failed = [o for o in outcomes if o.error]
         if failed and self.options.atomic:
-            self._undo_all(outcomes)
+            self.undo_all(outcomes)
 
     def _apply_one(self, outcome: Outcome) -> None:
         plan = outcome.plan
@@ -242,7 +261,7 @@ class Converger:
             _volume_job.apply(job, self.host.conn, redo=plan.finish and not domain.isActive())
         if plan.seed is not None:
             iso = _seed.build_iso(plan.seed.documents, plan.seed.spec.format)
-            _seed.write_volume(self.host.conn, plan.seed.pool, plan.seed.name, iso)
+            _seed.write_volume(self.host.conn, self.host.pools.get(plan.seed.pool), plan.seed.name, iso)
         if domain.isActive() and "shutdown" not in plan.power:
             operations, _later = _live.operations(ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)), plan.root)
             for operation in operations:
@@ -280,13 +299,13 @@ class Converger:
             raise FleetError("VM {0} is not as it was asked for after the change: {1}".format(
                 plan.spec.name, "; ".join("{0} is {1!r}, not {2!r}".format(k, a, b) for k, (a, b) in sorted(residue.items()))), "residue")
 
-    def _undo_all(self, outcomes: Sequence[Outcome]) -> None:
-        _in_parallel([o for o in outcomes if o.plan and o.plan.kind == "create"], self._undo)
+    def undo_all(self, outcomes: Sequence[Outcome]) -> None:
+        _in_parallel([o for o in outcomes if o.plan and o.plan.made], self._undo)
 
     def _undo(self, outcome: Outcome) -> None:
         """Take back a creation: exactly what this plan made. Volumes that the user gave stay."""
         plan = outcome.plan
-        if plan is None or plan.kind != "create" or plan.metadata is None or outcome.undone:
+        if plan is None or not plan.made or plan.metadata is None or outcome.undone:
             return
         try:
             domain = self.host.conn.lookupByUUIDString(plan.spec.uuid)
@@ -315,6 +334,12 @@ class Converger:
         flags |= getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
         domain.undefineFlags(flags)
 
+    def delete(self, outcome: Outcome) -> None:
+        """Delete what the outcome's plan says; an error goes into the outcome."""
+        if outcome.plan is not None:
+            plan = outcome.plan
+            _guarded(lambda: self._delete(plan), outcome)
+
     def _delete(self, plan: VmPlan) -> None:
         """Delete a VM: phase deleting, stop, exactly the listed volumes, undefine last. A run that was interrupted is finished by the next."""
         if plan.record is None:
@@ -330,7 +355,7 @@ class Converger:
         self._undefine(domain)
         self.host.domains.pop(plan.spec.name, None)
 
-    def _described(self, outcomes: List[Outcome]) -> List[Outcome]:
+    def described(self, outcomes: List[Outcome]) -> List[Outcome]:
         for outcome in outcomes:
             outcome.record = self.host.domains.get(outcome.name)
             if outcome.plan and not self.options.check and outcome.record is not None and outcome.record.handle.isActive() and outcome.plan.kind == "update":
@@ -359,7 +384,7 @@ def _current(outcome: Outcome) -> Optional[Dict[str, Any]]:
 def result_of(outcome: Outcome, check: bool = False) -> Dict[str, Any]:
     """One VM's part of a module's result."""
     plan = outcome.plan
-    result: Dict[str, Any] = {"name": outcome.name, "changed": bool(plan and plan.changed and not outcome.undone and not (outcome.error and plan.kind == "create")),
+    result: Dict[str, Any] = {"name": outcome.name, "changed": bool(plan and plan.changed and not outcome.undone and not (outcome.error and plan.made)),
                               "actions": list(plan.actions) if plan else [], "seconds": round(outcome.seconds, 3)}
     shown = _current(outcome)
     if shown is None and check and plan is not None and plan.root is not None:

@@ -688,7 +688,8 @@ def _write_ports(root: ET.Element) -> None:
     devices = _devices(root)
     needed = 3 + len(devices.findall("interface")) + len(devices.findall("rng")) + len(devices.findall("controller"))
     needed += sum(1 for d in devices.findall("disk") if _attribute(d, "target", "bus") == "virtio")
-    for port in range(needed + SPARE_PORTS):
+    ET.SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+    for _port in range(needed + SPARE_PORTS):
         ET.SubElement(devices, "controller", type="pci", model="pcie-root-port")
 
 

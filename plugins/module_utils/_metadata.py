@@ -85,31 +85,35 @@ _TEXTS = ("phase", "reason", "ticket", "claimed", "group", "namespace", "set", "
 _INTS = ("index", "vcpus_request_milli", "memory_request_mib")
 
 
-def to_element(meta: VmMetadata) -> ET.Element:
-    """Our metadata element; only the root is in our namespace, as virDomainSetMetadata keeps it."""
-    root = ET.Element("{%s}vm" % NAMESPACE)
+def to_element(meta: VmMetadata, namespaced: bool = True) -> ET.Element:
+    """Our metadata element.
+
+    :param namespaced: for use within a domain's XML; virDomainSetMetadata wants it without, and puts root and children into the namespace itself
+    """
+    prefix = "{%s}" % NAMESPACE if namespaced else ""
+    root = ET.Element(prefix + "vm")
     for key in _TEXTS:
         value = getattr(meta, key)
         if value is not None:
-            ET.SubElement(root, key).text = str(value)
+            ET.SubElement(root, prefix + key).text = str(value)
     if meta.vcpus_request_milli is not None or meta.memory_request_mib is not None:
-        request = ET.SubElement(root, "request")
+        request = ET.SubElement(root, prefix + "request")
         for key in ("vcpus_request_milli", "memory_request_mib"):
             if getattr(meta, key) is not None:
                 request.set(key, str(getattr(meta, key)))
     for name in sorted(meta.labels):
-        ET.SubElement(root, "label", name=name).text = meta.labels[name]
+        ET.SubElement(root, prefix + "label", name=name).text = meta.labels[name]
     for address in meta.addresses:
-        ET.SubElement(root, "address").text = address
+        ET.SubElement(root, prefix + "address").text = address
     for volume in meta.volumes:
-        item = ET.SubElement(root, "volume", disk=volume.disk, pool=volume.pool, name=volume.name, bytes=str(volume.size))
+        item = ET.SubElement(root, prefix + "volume", disk=volume.disk, pool=volume.pool, name=volume.name, bytes=str(volume.size))
         if volume.reserve is not None:
             item.set("reserve", str(volume.reserve))
         for flag in ("planned", "given"):
             if getattr(volume, flag):
                 item.set(flag, "yes")
     if meta.seed_instance_id is not None:
-        seed = ET.SubElement(root, "seed", instance_id=meta.seed_instance_id, format=meta.seed_format or "nocloud")
+        seed = ET.SubElement(root, prefix + "seed", instance_id=meta.seed_instance_id, format=meta.seed_format or "nocloud")
         if meta.seed_hash:
             seed.set("sha256", meta.seed_hash)
     return root
@@ -120,24 +124,25 @@ def _int(text: Optional[str]) -> Optional[int]:
 
 
 def from_element(root: ET.Element) -> VmMetadata:
-    """Our metadata out of its element; unknown children (of newer versions) are passed over."""
+    """Our metadata out of its element, whose children are in our namespace or in none; unknown ones (of newer versions) are passed over."""
     meta = VmMetadata()
-    for key in _TEXTS:
-        text = root.findtext(key)
-        if text is not None:
-            setattr(meta, key, _int(text) if key in _INTS else text)
-    request = root.find("request")
-    if request is not None:
-        meta.vcpus_request_milli = _int(request.get("vcpus_request_milli"))
-        meta.memory_request_mib = _int(request.get("memory_request_mib"))
-    meta.labels = {e.get("name", ""): e.text or "" for e in root.findall("label")}
-    meta.addresses = [e.text or "" for e in root.findall("address")]
-    meta.volumes = [VolumeRef(e.get("disk", ""), e.get("pool", ""), e.get("name", ""), _int(e.get("bytes")) or 0, _int(e.get("reserve")), e.get("planned") == "yes",
-                              e.get("given") == "yes")
-                    for e in root.findall("volume")]
-    seed = root.find("seed")
-    if seed is not None:
-        meta.seed_instance_id, meta.seed_hash, meta.seed_format = seed.get("instance_id"), seed.get("sha256"), seed.get("format")
+    for child in root:
+        tag = child.tag.rpartition("}")[2]
+        if tag in _TEXTS:
+            setattr(meta, tag, _int(child.text) if tag in _INTS else child.text or "")
+        elif tag == "request":
+            meta.vcpus_request_milli = _int(child.get("vcpus_request_milli"))
+            meta.memory_request_mib = _int(child.get("memory_request_mib"))
+        elif tag == "label":
+            meta.labels[child.get("name", "")] = child.text or ""
+        elif tag == "address":
+            meta.addresses.append(child.text or "")
+        elif tag == "volume":
+            meta.volumes.append(VolumeRef(
+                child.get("disk", ""), child.get("pool", ""), child.get("name", ""), _int(child.get("bytes")) or 0, _int(child.get("reserve")),
+                child.get("planned") == "yes", child.get("given") == "yes"))
+        elif tag == "seed":
+            meta.seed_instance_id, meta.seed_hash, meta.seed_format = child.get("instance_id"), child.get("sha256"), child.get("format")
     return meta
 
 

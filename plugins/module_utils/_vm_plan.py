@@ -60,6 +60,7 @@ class VmPlan:
     demand: Optional[Demand] = None
     finish: bool = False
     first: Optional[VmPlan] = None  # an interrupted deletion that has to end before
+    made: bool = False  # by this run: a failure undoes it
     mark: bool = False  # only our metadata has to be written
 
     @property
@@ -136,13 +137,15 @@ class _Planner:
 
     def __init__(self, host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> None:
         self.host, self.spec, self.record = host, dataclasses.replace(spec), record
-        self.plan = VmPlan(self.spec, "update" if record else "create", record)
+        self.plan = VmPlan(self.spec, "update" if record else "create", record, made=record is None)
         self.meta = VmMetadata() if record is None or record.metadata is None else _copy_metadata(record.metadata)
         self.plan.metadata = self.meta
         self.old: Optional[ObservedVm] = None if record is None else observe(record.root)
         self.sources: Dict[str, DiskSource] = {}
         self.state = "absent"
         if record is None:
+            self.spec.vcpus = self.spec.vcpus or self.spec.default_vcpus
+            self.spec.memory_mib = self.spec.memory_mib or self.spec.default_memory_mib
             check_domain_name("name", spec.name)
             self.uuid = spec.uuid or str(uuid_lib.uuid4())
         else:
@@ -271,7 +274,10 @@ class _Planner:
         image = self.host.image(disk.image, disk.image_pool or pool_name) if disk.image else None
         extension = disk.format or ("raw" if pool.block else "qcow2")
         name = listed.name if listed else volume_name(self.spec.name, disk.name, self.uuid, "img" if extension == "raw" else extension)
-        job = _volume_job.plan_new(pool, name, disk.name, disk.size, disk.format, image, disk.clone, option + ".")
+        size = disk.size
+        if size is None and disk.default_size is not None:
+            size = max(disk.default_size, image.capacity if image else 0)
+        job = _volume_job.plan_new(pool, name, disk.name, size, disk.format, image, disk.clone, option + ".")
         if not listed:
             self.meta.volumes.append(VolumeRef(disk.name, pool_name, name, job.size, disk.reserve, planned=self.record is not None))
         self.plan.jobs.append(job)

@@ -1,0 +1,118 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The steps of vm_set that a fleet needs apart: claim room, build what was claimed, withdraw."""
+from __future__ import annotations
+
+import dataclasses
+from typing import List, Optional, Sequence
+
+from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _metadata
+from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
+from ansible_collections.kvmfleet.core.plugins.module_utils._converge import Converger, Options, Outcome, write_metadata
+from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import VmSpec, check_batch
+from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import make_plan
+
+
+class Claims:
+    """Claims under one ticket on one host: the random value of a run, the same for all its VMs."""
+
+    def __init__(self, host: Host, options: Options, ticket: str) -> None:
+        self.host, self.options, self.ticket = host, options, ticket
+        self.converger = Converger(host, options)
+
+    def run(self, step: str, specs: Sequence[VmSpec]) -> List[Outcome]:
+        """Carry out C(claim), C(build) or C(withdraw) for the VMs."""
+        check_batch(specs)
+        return {"claim": self.claim, "build": self.build, "withdraw": self.withdraw}[step](specs)
+
+    def _mine(self, record: Optional[DomainRecord]) -> bool:
+        return record is not None and record.metadata is not None and record.metadata.ticket == self.ticket
+
+    def claim(self, specs: Sequence[VmSpec]) -> List[Outcome]:
+        """Under the host's lock: remove stale claims, count, and define what is new in phase C(pending). VMs that exist are left as they are."""
+        converger = self.converger
+        with _admission.host_lock(self.host.uri):
+            self.host.look()
+            if not self.options.check:
+                for stale in _admission.stale_claims(list(self.host.domains.values()), self.options.claim_ttl_s):
+                    stale.handle.undefine()
+                    del self.host.domains[stale.name]
+                self.host.look()
+            outcomes = []
+            fresh = []
+            for spec in specs:
+                record = self.host.domains.get(spec.name)
+                if record is not None and record.metadata is not None and record.metadata.phase == "pending" and not self._mine(record):
+                    outcome = Outcome(spec.name, error=FleetError("VM {0} is claimed by another run; wait for it to end".format(spec.name), "name_in_use"))
+                elif record is not None and not self._mine(record):
+                    outcome = converger.plan_one(spec)  # its growth is counted with the new ones
+                else:
+                    outcome = converger.plan_one(spec)
+                    fresh.append(outcome)
+                outcomes.append(outcome)
+            converger.check_together(outcomes)
+            if self.options.check or (self.options.atomic and any(o.error for o in outcomes)):
+                return outcomes
+            for outcome in fresh:
+                if outcome.plan and outcome.plan.kind == "create" and outcome.plan.metadata and not outcome.error:
+                    outcome.plan.metadata.phase, outcome.plan.metadata.ticket = "pending", self.ticket
+                    outcome.plan.metadata.claimed = _metadata.utc_now()
+                    outcome.plan.actions = ["claim room: define the domain as pending"]
+            converger.book([o for o in fresh if o.plan and o.plan.kind == "create" and not o.error])
+            if self.options.atomic and any(o.error for o in outcomes):
+                converger.undo_all(outcomes)
+        for outcome in outcomes:
+            if outcome in fresh:
+                self.host.look_at(outcome.name)
+            elif outcome.plan and not outcome.error:
+                outcome.plan.actions = []
+        return converger.described(outcomes)
+
+    def commit(self, names: Sequence[str]) -> List[str]:
+        """The compare-and-set: my pending claims become C(building); returns the names of those that are no longer there."""
+        lost = []
+        with _admission.host_lock(self.host.uri):
+            for name in names:
+                record = self.host.look_at(name)
+                if not self._mine(record) or record is None or record.metadata is None or record.metadata.phase not in ("pending", "building"):
+                    lost.append(name)
+            if lost and self.options.atomic:
+                return lost
+            for name in names:
+                record = self.host.domains.get(name)
+                if name not in lost and record is not None and record.metadata is not None and record.metadata.phase == "pending":
+                    write_metadata(record.handle, dataclasses.replace(record.metadata, phase="building"))
+        return lost
+
+    def build(self, specs: Sequence[VmSpec]) -> List[Outcome]:
+        """Commit, then make the VMs complete; those that existed before are converged as by step C(all)."""
+        self.host.look()
+        claimed = [s.name for s in specs if (lambda r: r is None or (r.metadata is not None and r.metadata.phase == "pending"))(self.host.domains.get(s.name))]
+        if self.options.check:
+            return self.converger.run(specs)
+        with _admission.vm_locks(self.host.uri, [s.name for s in specs], self.options.lock_timeout_s):
+            lost = self.commit(claimed)
+            if lost:
+                raise FleetError("The claim for {0} is gone: it took longer than claim_ttl ({1:g} s), and another run removed it".format(
+                    ", ".join(lost), self.options.claim_ttl_s), "claim_lost")
+            return self.converger.run_locked(specs, created=set(claimed))
+
+    def withdraw(self, specs: Sequence[VmSpec]) -> List[Outcome]:
+        """Take back my claims, and what I built under them that is not ready. VMs of others stay, whatever their name."""
+        outcomes = []
+        with _admission.vm_locks(self.host.uri, [s.name for s in specs], self.options.lock_timeout_s), _admission.host_lock(self.host.uri):
+            self.host.look()
+            for spec in specs:
+                record = self.host.domains.get(spec.name)
+                outcome = Outcome(spec.name)
+                if self._mine(record) and record is not None and record.metadata is not None and record.metadata.phase in ("pending", "building"):
+                    outcome.plan = make_plan(self.host, VmSpec(spec.name, state="absent"))
+                    if not self.options.check:
+                        self.converger.delete(outcome)
+                outcomes.append(outcome)
+        return self.converger.described(outcomes)
+
+

@@ -1,0 +1,68 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What vm_set and vm_domain share: parameters in, the converge engine, results out."""
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, Sequence
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import policy_from_params
+from ansible_collections.kvmfleet.core.plugins.module_utils._claims import Claims
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import fail_from, run_module
+from ansible_collections.kvmfleet.core.plugins.module_utils._converge import Converger, Options, Outcome, diff_of, failure, result_of
+from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, VmSpec, vm_from_params
+
+
+def _specs(items: Sequence[Mapping[str, Any]], prefix: str) -> List[VmSpec]:
+    specs = []
+    for index, item in enumerate(items):
+        try:
+            specs.append(vm_from_params(item))
+        except SpecError as exc:
+            raise exc.within(prefix.format(index)) from None
+    return specs
+
+
+def _converge(module: AnsibleModule, conn: Any, items: Sequence[Mapping[str, Any]], prefix: str) -> List[Outcome]:
+    params = module.params
+    specs = _specs(items, prefix)
+    host = Host(conn, params["uri"], policy_from_params(params))
+    options = Options(check=module.check_mode, atomic=params.get("atomic", True), lock_timeout_s=params.get("lock_timeout", 30),
+                      claim_ttl_s=params.get("claim_ttl", 60))
+    step = params.get("step", "all")
+    if step == "all":
+        return Converger(host, options).run(specs)
+    return Claims(host, options, params["ticket"]).run(step, specs)
+
+
+def run(module: AnsibleModule, items: Sequence[Mapping[str, Any]], prefix: str) -> None:
+    """The whole of vm_set."""
+    def work(conn: Any) -> Dict[str, Any]:
+        outcomes = _converge(module, conn, items, prefix)
+        vms = [result_of(outcome, module.check_mode) for outcome in outcomes]
+        result: Dict[str, Any] = {"changed": any(vm["changed"] for vm in vms), "vms": vms}
+        if module._diff:
+            result["diff"] = diff_of(outcomes)
+        error = failure(outcomes)
+        if error is not None:
+            fail_from(module, error, **result)
+        return result
+    run_module(module, work)
+
+
+def run_one(module: AnsibleModule) -> None:
+    """The whole of vm_domain."""
+    def work(conn: Any) -> Dict[str, Any]:
+        outcomes = _converge(module, conn, [module.params], "")
+        vm = result_of(outcomes[0], module.check_mode)
+        result: Dict[str, Any] = {"changed": vm["changed"], "vm": vm}
+        if module._diff:
+            result["diff"] = diff_of(outcomes)
+        error = failure(outcomes)
+        if error is not None:
+            fail_from(module, error, **result)
+        return result
+    run_module(module, work)
