@@ -23,7 +23,7 @@ hostname:
   description: Host name of the guest, one label.
   type: str
 fqdn:
-  description: Host name of the guest with its domain. Its first label has to be O(hostname), where that is given.
+  description: Host name of the guest with its domain. Its first label has to be C(hostname), where that is given.
   type: str
 default_user:
   description: Whether the image's own user (C(debian), C(ubuntu), C(cloud-user), ...) is there too.
@@ -114,10 +114,10 @@ write_files:
       type: str
       required: true
     content:
-      description: Content, encoded as O(write_files[].encoding) says.
+      description: Content, encoded as C(encoding) says.
       type: str
     encoding:
-      description: How O(write_files[].content) is encoded.
+      description: How C(content) is encoded.
       type: str
       choices: [plain, base64, gzip+base64]
       default: plain
@@ -209,20 +209,20 @@ network:
       type: int
 network_config:
   description:
-    - The network document itself instead of O(network), network configuration version 1 or 2.
-    - With O(format=config_drive) it has to be the content of OpenStack's C(network_data.json).
+    - The network document itself instead of C(network), network configuration version 1 or 2.
+    - With C(format=config_drive) it has to be the content of OpenStack's C(network_data.json).
   type: dict
 meta_data:
   description:
     - Further meta-data. Its keys win over those that the options make.
-    - An C(instance-id) (or C(uuid), on a config drive) in it is the same as O(instance_id).
+    - An C(instance-id) (or C(uuid), on a config drive) in it is the same as C(instance_id).
   type: dict
 user_data:
   description:
     - User data as cloud-init takes it, beginning with V(#cloud-config), V(#!) and the path of an interpreter, V(#include),
       V(#cloud-boothook), C(## template:) jinja or the like, or a MIME multipart message. Anything else is refused.
     - Given together with options that need a cloud-config document of their own, both become parts of one MIME message. Lists
-      of both then join (the options' items come first), mappings merge, and of a single value that both give, that of O(user_data) stays.
+      of both then join (the options' items come first), mappings merge, and of a single value that both give, that of C(user_data) stays.
     - A cloud-config document has to be a YAML mapping. It is parsed where PyYAML is at hand.
   type: str
 """
@@ -231,4 +231,4 @@ user_data:
 class ModuleDocFragment:
     """Options of a cloud-init seed."""
 
-    DOCUMENTATION = "options:\n" + textwrap.indent(SEED_OPTIONS_DOC.strip("\n"), "  ") + "\n"
+    DOCUMENTATION: str = "options:\n" + textwrap.indent(SEED_OPTIONS_DOC.strip("\n"), "  ") + "\n"

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Cloud-init seeds: from a SeedSpec to documents (pure), from documents to a sealed ISO image, and that into a libvirt volume."""
+
 from __future__ import annotations
 
 import base64
@@ -18,7 +19,13 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from ansible_collections.kvmfleet.core.plugins.module_utils import _volumes as volumes
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import (
-    MULTIPART, SeedNic, SeedSpec, SeedUser, check_routes, user_data_type)
+    MULTIPART,
+    SeedNic,
+    SeedSpec,
+    SeedUser,
+    check_routes,
+    user_data_type,
+)
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import NicSpec, SpecError
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool
 
@@ -74,14 +81,24 @@ def _without_none(mapping: Mapping[str, Any]) -> Dict[str, Any]:
 def _user(user: SeedUser) -> Dict[str, Any]:
     has_password = user.password is not None or user.password_hash is not None
     lock = user.lock_passwd if user.lock_passwd is not None else (False if has_password else None)
-    return _without_none({
-        "name": user.name, "gecos": user.gecos, "groups": user.groups or None, "primary_group": user.primary_group, "uid": user.uid,
-        "system": user.system, "shell": user.shell, "homedir": user.homedir,
-        # cloud-init's schema knows one rule as a string only, and does without the key where there is none.
-        "sudo": (user.sudo[0] if len(user.sudo) == 1 else user.sudo) if user.sudo else None,
-        "ssh_authorized_keys": user.ssh_authorized_keys or None, "plain_text_passwd": user.password, "hashed_passwd": user.password_hash,
-        "lock_passwd": lock,
-    })
+    return _without_none(
+        {
+            "name": user.name,
+            "gecos": user.gecos,
+            "groups": user.groups or None,
+            "primary_group": user.primary_group,
+            "uid": user.uid,
+            "system": user.system,
+            "shell": user.shell,
+            "homedir": user.homedir,
+            # cloud-init's schema knows one rule as a string only, and does without the key where there is none.
+            "sudo": (user.sudo[0] if len(user.sudo) == 1 else user.sudo) if user.sudo else None,
+            "ssh_authorized_keys": user.ssh_authorized_keys or None,
+            "plain_text_passwd": user.password,
+            "hashed_passwd": user.password_hash,
+            "lock_passwd": lock,
+        }
+    )
 
 
 def _users(spec: SeedSpec) -> Optional[List[Any]]:
@@ -98,14 +115,36 @@ def _users(spec: SeedSpec) -> Optional[List[Any]]:
 def cloud_config(spec: SeedSpec) -> Dict[str, Any]:
     """The cloud-config mapping of the typed options; empty where none of them needs one (names and ssh_keys are meta-data)."""
     encodings = {"plain": None, "base64": "b64", "gzip+base64": "gz+b64"}
-    files = [_without_none({"path": f.path, "content": f.content, "encoding": encodings[f.encoding], "owner": f.owner, "permissions": f.permissions,
-                            "append": f.append, "defer": f.defer}) for f in spec.write_files]
-    config = _without_none({
-        "users": _users(spec), "ssh_pwauth": spec.ssh_pwauth, "disable_root": spec.disable_root, "packages": spec.packages or None,
-        "package_update": spec.package_update, "package_upgrade": spec.package_upgrade, "write_files": files or None, "bootcmd": spec.bootcmd or None,
-        "runcmd": spec.runcmd or None, "timezone": spec.timezone, "locale": spec.locale,
-        "manage_etc_hosts": "localhost" if spec.manage_etc_hosts else spec.manage_etc_hosts,
-    })
+    files = [
+        _without_none(
+            {
+                "path": f.path,
+                "content": f.content,
+                "encoding": encodings[f.encoding],
+                "owner": f.owner,
+                "permissions": f.permissions,
+                "append": f.append,
+                "defer": f.defer,
+            }
+        )
+        for f in spec.write_files
+    ]
+    config = _without_none(
+        {
+            "users": _users(spec),
+            "ssh_pwauth": spec.ssh_pwauth,
+            "disable_root": spec.disable_root,
+            "packages": spec.packages or None,
+            "package_update": spec.package_update,
+            "package_upgrade": spec.package_upgrade,
+            "write_files": files or None,
+            "bootcmd": spec.bootcmd or None,
+            "runcmd": spec.runcmd or None,
+            "timezone": spec.timezone,
+            "locale": spec.locale,
+            "manage_etc_hosts": "localhost" if spec.manage_etc_hosts else spec.manage_etc_hosts,
+        }
+    )
     if spec.growpart is not None:
         config["growpart"] = {"mode": "auto" if spec.growpart else "off"}
         config["resize_rootfs"] = spec.growpart
@@ -129,7 +168,10 @@ def _multipart(config: Mapping[str, Any], user_data: str) -> str:
     merging = dict(config, merge_how="list(prepend)+dict(recurse_list)+str()")
     kind = user_data_type("user_data", user_data)
     first = user_data.lstrip() if kind == MULTIPART else _part(kind, user_data)
-    parts = [first if first.endswith("\n") else first + "\n", _part("text/cloud-config", "#cloud-config\n" + _json("seed", merging) + "\n", "kvmfleet-options.cfg")]
+    parts = [
+        first if first.endswith("\n") else first + "\n",
+        _part("text/cloud-config", "#cloud-config\n" + _json("seed", merging) + "\n", "kvmfleet-options.cfg"),
+    ]
     # A boundary must not occur in any part; it is a hash, so that the same input makes the same bytes.
     boundary = "kvmfleet-" + hashlib.sha256("".join(parts).encode("utf-8")).hexdigest()[:32]
     head = 'Content-Type: multipart/mixed; boundary="{0}"\nMIME-Version: 1.0\n\n'.format(boundary)
@@ -151,9 +193,17 @@ def _seed_nics(spec: SeedSpec, nics: Sequence[NicSpec]) -> List[SeedNic]:
     result = []
     for index, nic in enumerate(nics):
         if not nic.mac:
-            raise SpecError("nics[{0}].mac".format(index), None, "is not known, and the seed's network configuration goes by MAC", "Give the NIC a MAC")
-        own = SeedNic(mac=nic.mac, addresses=nic.addresses, gateway=nic.gateway, nameservers=nic.nameservers, search=nic.search,
-                      routes=check_routes("nics[{0}].routes".format(index), nic.routes))
+            raise SpecError(
+                "nics[{0}].mac".format(index), None, "is not known, and the seed's network configuration goes by MAC", "Give the NIC a MAC"
+            )
+        own = SeedNic(
+            mac=nic.mac,
+            addresses=nic.addresses,
+            gateway=nic.gateway,
+            nameservers=nic.nameservers,
+            search=nic.search,
+            routes=check_routes("nics[{0}].routes".format(index), nic.routes),
+        )
         result.append(asked.pop(nic.mac, own))
     return result + [nic for nic in spec.network if nic.mac in asked]
 
@@ -194,7 +244,8 @@ def network_v2(nics: Sequence[SeedNic]) -> Dict[str, Any]:
 
 def network_data(nics: Sequence[SeedNic]) -> Dict[str, Any]:
     """OpenStack's network_data.json, the only network document that cloud-init reads from a config drive."""
-    links, networks = [], []
+    links: List[Dict[str, Any]] = []
+    networks: List[Dict[str, Any]] = []
     for number, nic in enumerate(nics):
         link = "nic{0}".format(number)
         links.append(_without_none({"id": link, "type": "phy", "ethernet_mac_address": nic.mac, "mtu": nic.mtu, "name": nic.name}))
@@ -214,7 +265,8 @@ def network_data(nics: Sequence[SeedNic]) -> Dict[str, Any]:
             holder = next((n for n in mine if n["type"].startswith("ipv{0}".format(family))), mine[0] if mine else None)
             if holder is not None:
                 holder.setdefault("routes", []).extend(
-                    {"network": str(net.network_address), "netmask": str(net.netmask), "gateway": via} for net, via in routes)
+                    {"network": str(net.network_address), "netmask": str(net.netmask), "gateway": via} for net, via in routes
+                )
         if mine:
             if nic.nameservers:
                 mine[0]["dns_nameservers"] = nic.nameservers
@@ -259,8 +311,10 @@ def documents(spec: SeedSpec, instance_id: str, hostname: str, nics: Sequence[Ni
     :param hostname: used where the spec has neither C(hostname) nor C(fqdn); where it is empty too, the guest keeps its own
     :param nics: the VM's NICs with their MACs, for the network document; it is left out where one NIC by DHCP is all
     """
-    files = {META_DATA[spec.format]: _json("seed.meta_data", _meta_data(spec, spec.instance_id or instance_id, hostname)) + "\n",
-             USER_DATA[spec.format]: _user_data(spec)}
+    files = {
+        META_DATA[spec.format]: _json("seed.meta_data", _meta_data(spec, spec.instance_id or instance_id, hostname)) + "\n",
+        USER_DATA[spec.format]: _user_data(spec),
+    }
     network = _network(spec, nics)
     if network is not None:
         files[NETWORK[spec.format]] = _json("seed.network_config", network) + "\n"
@@ -292,7 +346,7 @@ def seal(digest: str, instance_id: str) -> bytes:
 
 def read_seal(data: bytes) -> Optional[Seal]:
     """The seal in the bytes of the seal's field, or of a whole image; None where there is none of ours."""
-    found = _SEAL.match(data[SEAL_OFFSET:SEAL_OFFSET + SEAL_LENGTH] if len(data) > SEAL_LENGTH else data)
+    found = _SEAL.match(data[SEAL_OFFSET : SEAL_OFFSET + SEAL_LENGTH] if len(data) > SEAL_LENGTH else data)
     if not found:
         return None
     digest = found.group(1).decode("ascii")
@@ -304,8 +358,11 @@ def _iso_tool() -> List[str]:
         path = shutil.which(tool[0])
         if path:
             return [path] + list(tool[1:])
-    raise FleetError("No program to make ISO images on this host: install one of genisoimage, xorriso, mkisofs (apt install genisoimage, "
-                     "dnf install xorriso)", "missing_tool")
+    raise FleetError(
+        "No program to make ISO images on this host: install one of genisoimage, xorriso, mkisofs (apt install genisoimage, "
+        "dnf install xorriso)",
+        "missing_tool",
+    )
 
 
 def build_iso(files: Mapping[str, bytes], seed_format: str) -> bytes:
@@ -324,8 +381,15 @@ def build_iso(files: Mapping[str, bytes], seed_format: str) -> bytes:
                 stream.write(files[name])
             os.fchmod(fd, 0o400)
             command.append("{0}=/proc/self/fd/{1}".format(name, fd))
-        made = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=opened,
-                              timeout=_ISO_TIMEOUT, check=False)
+        made = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=opened,
+            timeout=_ISO_TIMEOUT,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise FleetError("Making the seed's ISO image failed: {0}".format(exc), "seed_failed") from exc
     finally:
@@ -333,9 +397,13 @@ def build_iso(files: Mapping[str, bytes], seed_format: str) -> bytes:
             os.close(fd)
     image = made.stdout
     if made.returncode or image[32769:32774] != b"CD001":
-        raise FleetError("{0} made no ISO image (exit code {1}): {2}".format(
-            command[0], made.returncode, made.stderr.decode("utf-8", "replace").strip()[-500:]), "seed_failed")
-    return image[:SEAL_OFFSET] + sealed + image[SEAL_OFFSET + SEAL_LENGTH:]
+        raise FleetError(
+            "{0} made no ISO image (exit code {1}): {2}".format(
+                command[0], made.returncode, made.stderr.decode("utf-8", "replace").strip()[-500:]
+            ),
+            "seed_failed",
+        )
+    return image[:SEAL_OFFSET] + sealed + image[SEAL_OFFSET + SEAL_LENGTH :]
 
 
 def _upload(conn: libvirt.virConnect, volume: libvirt.virStorageVol, offset: int, data: bytes) -> None:
@@ -344,7 +412,7 @@ def _upload(conn: libvirt.virConnect, volume: libvirt.virStorageVol, offset: int
         volume.upload(stream, offset, len(data), 0)
         sent = 0
         while sent < len(data):
-            sent += stream.send(data[sent:sent + _CHUNK])
+            sent += stream.send(data[sent : sent + _CHUNK])
         stream.finish()
     except BaseException:
         _abort(stream)
@@ -396,18 +464,20 @@ def write_volume(conn: libvirt.virConnect, pool: Pool, name: str, iso: bytes) ->
     sealed = read_seal(iso)
     if sealed is None:
         raise ValueError("an image without a seal is no seed")
-    volume = pool.lookup(name) or pool.lookup(name, refresh=os.path.lexists(pool.path_of(name)))
-    created = volume is None
+    found = pool.lookup(name) or pool.lookup(name, refresh=os.path.lexists(pool.path_of(name)))
+    created = found is None
     if created:
         volumes.create(pool, name, len(iso), "raw")
-        volume = pool.handle.storageVolLookupByName(name)
+    volume = found or pool.handle.storageVolLookupByName(name)
     try:
         _upload_sealed(conn, volume, iso, sealed.instance_id, not created)
     except BaseException as exc:
         if created:
             volume.delete(0)
         if isinstance(exc, libvirt.libvirtError):
-            raise FleetError("Writing seed {0} in pool {1} failed: {2}".format(name, pool.name, volumes.one_line(exc)), "volume_failed") from exc
+            raise FleetError(
+                "Writing seed {0} in pool {1} failed: {2}".format(name, pool.name, volumes.one_line(exc)), "volume_failed"
+            ) from exc
         raise
     return volume
 
@@ -420,5 +490,5 @@ def _upload_sealed(conn: libvirt.virConnect, volume: libvirt.virStorageVol, iso:
             _upload(conn, volume, SEAL_OFFSET, pending)
         if capacity < len(iso):
             volume.resize(len(iso), 0)
-    _upload(conn, volume, 0, iso[:SEAL_OFFSET] + pending + iso[SEAL_OFFSET + SEAL_LENGTH:])
-    _upload(conn, volume, SEAL_OFFSET, iso[SEAL_OFFSET:SEAL_OFFSET + SEAL_LENGTH])
+    _upload(conn, volume, 0, iso[:SEAL_OFFSET] + pending + iso[SEAL_OFFSET + SEAL_LENGTH :])
+    _upload(conn, volume, SEAL_OFFSET, iso[SEAL_OFFSET : SEAL_OFFSET + SEAL_LENGTH])

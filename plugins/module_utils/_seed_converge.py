@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Converge one stand-alone seed volume, as cloudinit_seed asks for it: observe, plan, apply, observe again."""
+
 from __future__ import annotations
 
 import hashlib
@@ -45,7 +46,9 @@ def _observe(conn: libvirt.virConnect, pool: volumes.Pool, name: str) -> _Observ
 
 def _require_ours(observed: _Observed, pool: str, name: str, remedy: str) -> None:
     if observed.volume is not None and observed.seal is None and not observed.blank:
-        raise SpecError("name", name, "is a volume in pool {0} that is no seed of this collection (it bears no seal)".format(pool), remedy, "not_ours")
+        raise SpecError(
+            "name", name, "is a volume in pool {0} that is no seed of this collection (it bears no seal)".format(pool), remedy, "not_ours"
+        )
 
 
 def _domain(conn: libvirt.virConnect, name: str) -> Tuple[str, str]:
@@ -55,8 +58,13 @@ def _domain(conn: libvirt.virConnect, name: str) -> Tuple[str, str]:
     except libvirt.libvirtError as exc:
         if not is_gone(exc):
             raise
-        raise SpecError("domain", name, "there is no domain of that name on this host",
-                        "Define it first, or leave domain out and give the returned instance_id as uuid of kvmfleet.core.vm_domain", "unknown_domain") from None
+        raise SpecError(
+            "domain",
+            name,
+            "there is no domain of that name on this host",
+            "Define it first, or leave domain out and give the returned instance_id as uuid of kvmfleet.core.vm_domain",
+            "unknown_domain",
+        ) from None
 
 
 def _state(digest: Optional[str], instance_id: Optional[str], files: Optional[Mapping[str, bytes]] = None) -> Dict[str, Any]:
@@ -67,7 +75,9 @@ def _state(digest: Optional[str], instance_id: Optional[str], files: Optional[Ma
     return shown
 
 
-def _present(conn: libvirt.virConnect, pool: volumes.Pool, name: str, spec: SeedSpec, domain: Optional[str], check_mode: bool) -> Dict[str, Any]:
+def _present(
+    conn: libvirt.virConnect, pool: volumes.Pool, name: str, spec: SeedSpec, domain: Optional[str], check_mode: bool
+) -> Dict[str, Any]:
     observed = _observe(conn, pool, name)
     remedy = "Use another name, or delete that volume yourself if nobody needs it"
     _require_ours(observed, pool.name, name, remedy)
@@ -85,18 +95,32 @@ def _present(conn: libvirt.virConnect, pool: volumes.Pool, name: str, spec: Seed
     unknown = made and check_mode
     hashes = {n: hashlib.sha256(c).hexdigest() for n, c in files.items() if not (unknown and n == seeds.META_DATA[spec.format])}
     result: Dict[str, Any] = {
-        "changed": changed, "pool": pool.name, "volume": name, "path": pool.path_of(name), "format": spec.format,
-        "instance_id": None if unknown else instance_id, "sha256": hashes,
+        "changed": changed,
+        "pool": pool.name,
+        "volume": name,
+        "path": pool.path_of(name),
+        "format": spec.format,
+        "instance_id": None if unknown else instance_id,
+        "sha256": hashes,
     }
     if changed and observed.volume is not None and not observed.blank:
         result["takes_effect"] = "next_instance"
-    before = {"state": "absent"} if observed.volume is None else _state(existing.hash if existing else None, existing.instance_id if existing else None)
-    result["diff"] = {"before": before, "after": before if not changed else _state(None if unknown else digest, result["instance_id"], files)}
+    before = (
+        {"state": "absent"}
+        if observed.volume is None
+        else _state(existing.hash if existing else None, existing.instance_id if existing else None)
+    )
+    result["diff"] = {
+        "before": before,
+        "after": before if not changed else _state(None if unknown else digest, result["instance_id"], files),
+    }
     if changed and not check_mode:
         volume = seeds.write_volume(conn, pool, name, seeds.build_iso(files, spec.format))
         written = seeds.read_volume_seal(conn, volume)
         if written is None or written.hash != digest:
-            raise FleetError("Seed {0} in pool {1} does not hold what was written to it; another program writes to it".format(name, pool.name), "residue")
+            raise FleetError(
+                "Seed {0} in pool {1} does not hold what was written to it; another program writes to it".format(name, pool.name), "residue"
+            )
     return result
 
 
@@ -108,11 +132,15 @@ def _absent(conn: libvirt.virConnect, pool: volumes.Pool, name: str, check_mode:
     _require_ours(observed, pool.name, name, "Check the name; use kvmfleet.core.vm_disk to delete other volumes")
     needed = volumes.usage(conn).why_needed(observed.volume.path())
     if needed:
-        raise SpecError("name", name, "the seed cannot be deleted: {0}".format(needed), "Detach it, or delete the VM (which deletes its seed)", "in_use")
-    result["diff"] = {"before": _state(observed.seal.hash if observed.seal else None, observed.seal.instance_id if observed.seal else None),
-                      "after": {"state": "absent"}}
+        raise SpecError(
+            "name", name, "the seed cannot be deleted: {0}".format(needed), "Detach it, or delete the VM (which deletes its seed)", "in_use"
+        )
+    result["diff"] = {
+        "before": _state(observed.seal.hash if observed.seal else None, observed.seal.instance_id if observed.seal else None),
+        "after": {"state": "absent"},
+    }
     if not check_mode:
-        volumes.delete(pool, name)
+        observed.volume.delete(0)
         if pool.lookup(name) is not None:
             raise FleetError("Volume {0} in pool {1} is still there after its deletion".format(name, pool.name), "residue")
     return result

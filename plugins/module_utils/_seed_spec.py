@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The typed model of a cloud-init seed, and its validation out of module parameters. Knows neither libvirt nor ISO images."""
+
 from __future__ import annotations
 
 import base64
@@ -12,10 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import (
-    SpecError, check_address, check_gateway, check_interface, check_label, check_mac, one_of, parse_int)
+    SpecError,
+    check_address,
+    check_gateway,
+    check_interface,
+    check_label,
+    check_mac,
+    one_of,
+    parse_int,
+)
 
 try:
     import yaml
+
     HAS_YAML = True
 except ImportError:  # hosts need the standard library only; user_data is then checked on the control side alone
     HAS_YAML = False
@@ -38,8 +48,14 @@ USER_DATA_TYPES = {
 MULTIPART = "multipart"
 
 _KEY_FIELDS = {  # number of fields behind the type's name in the key's base64 body
-    "ssh-ed25519": 1, "ssh-rsa": 2, "ssh-dss": 4, "ecdsa-sha2-nistp256": 2, "ecdsa-sha2-nistp384": 2, "ecdsa-sha2-nistp521": 2,
-    "sk-ssh-ed25519@openssh.com": 2, "sk-ecdsa-sha2-nistp256@openssh.com": 3,
+    "ssh-ed25519": 1,
+    "ssh-rsa": 2,
+    "ssh-dss": 4,
+    "ecdsa-sha2-nistp256": 2,
+    "ecdsa-sha2-nistp384": 2,
+    "ecdsa-sha2-nistp521": 2,
+    "sk-ssh-ed25519@openssh.com": 2,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 3,
 }
 _CRYPT = re.compile(r"^\$(1|2[abxy]?|5|6|7|y|gy|sha1)\$[./A-Za-z0-9,=$]+$")
 _USER = re.compile(r"^[a-z_][a-z0-9_.-]{0,30}[a-z0-9_$-]?$")
@@ -59,58 +75,74 @@ SEED_OPTIONS: Dict[str, Any] = {
     "fqdn": {"type": "str"},
     "default_user": {"type": "bool", "default": True},
     "ssh_keys": {"type": "list", "elements": "str", "no_log": False},
-    "users": {"type": "list", "elements": "dict", "options": {
-        "name": {"type": "str", "required": True},
-        "gecos": {"type": "str"},
-        "groups": {"type": "list", "elements": "str"},
-        "primary_group": {"type": "str"},
-        "uid": {"type": "int"},
-        "system": {"type": "bool"},
-        "shell": {"type": "str"},
-        "homedir": {"type": "str"},
-        "sudo": {"type": "raw"},
-        "ssh_authorized_keys": {"type": "list", "elements": "str", "no_log": False},
-        "password": {"type": "str", "no_log": True},
-        "password_hash": {"type": "str", "no_log": True},
-        "lock_passwd": {"type": "bool", "no_log": False},
-    }},
+    "users": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "name": {"type": "str", "required": True},
+            "gecos": {"type": "str"},
+            "groups": {"type": "list", "elements": "str"},
+            "primary_group": {"type": "str"},
+            "uid": {"type": "int"},
+            "system": {"type": "bool"},
+            "shell": {"type": "str"},
+            "homedir": {"type": "str"},
+            "sudo": {"type": "raw"},
+            "ssh_authorized_keys": {"type": "list", "elements": "str", "no_log": False},
+            "password": {"type": "str", "no_log": True},
+            "password_hash": {"type": "str", "no_log": True},
+            "lock_passwd": {"type": "bool", "no_log": False},
+        },
+    },
     "root_password": {"type": "str", "no_log": True},
     "ssh_pwauth": {"type": "bool", "no_log": False},
     "disable_root": {"type": "bool"},
     "packages": {"type": "list", "elements": "str"},
     "package_update": {"type": "bool"},
     "package_upgrade": {"type": "bool"},
-    "write_files": {"type": "list", "elements": "dict", "options": {
-        "path": {"type": "str", "required": True},
-        "content": {"type": "str", "no_log": True},
-        "encoding": {"type": "str", "choices": list(ENCODINGS), "default": "plain"},
-        "owner": {"type": "str"},
-        "permissions": {"type": "str"},
-        "append": {"type": "bool"},
-        "defer": {"type": "bool"},
-    }},
+    "write_files": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "path": {"type": "str", "required": True},
+            "content": {"type": "str", "no_log": True},
+            "encoding": {"type": "str", "choices": list(ENCODINGS), "default": "plain"},
+            "owner": {"type": "str"},
+            "permissions": {"type": "str"},
+            "append": {"type": "bool"},
+            "defer": {"type": "bool"},
+        },
+    },
     "bootcmd": {"type": "list", "elements": "raw"},
     "runcmd": {"type": "list", "elements": "raw"},
     "timezone": {"type": "str"},
     "locale": {"type": "str"},
     "growpart": {"type": "bool"},
     "manage_etc_hosts": {"type": "bool"},
-    "network": {"type": "list", "elements": "dict", "options": {
-        "mac": {"type": "str", "required": True},
-        "name": {"type": "str"},
-        "dhcp4": {"type": "bool"},
-        "dhcp6": {"type": "bool"},
-        "addresses": {"type": "list", "elements": "str"},
-        "gateway": {"type": "str"},
-        "nameservers": {"type": "list", "elements": "str"},
-        "search": {"type": "list", "elements": "str"},
-        "routes": {"type": "list", "elements": "dict", "options": {
-            "to": {"type": "str", "required": True},
-            "via": {"type": "str", "required": True},
-            "metric": {"type": "int"},
-        }},
-        "mtu": {"type": "int"},
-    }},
+    "network": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "mac": {"type": "str", "required": True},
+            "name": {"type": "str"},
+            "dhcp4": {"type": "bool"},
+            "dhcp6": {"type": "bool"},
+            "addresses": {"type": "list", "elements": "str"},
+            "gateway": {"type": "str"},
+            "nameservers": {"type": "list", "elements": "str"},
+            "search": {"type": "list", "elements": "str"},
+            "routes": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    "to": {"type": "str", "required": True},
+                    "via": {"type": "str", "required": True},
+                    "metric": {"type": "int"},
+                },
+            },
+            "mtu": {"type": "int"},
+        },
+    },
     "network_config": {"type": "dict"},
     "meta_data": {"type": "dict"},
     "user_data": {"type": "str", "no_log": True},
@@ -211,24 +243,32 @@ class SeedSpec:
 
 
 def user_data_type(option: str, text: str) -> str:
-    """The MIME type of user data after its first line; C(multipart) for a MIME message. Raises SpecError where cloud-init would ignore it."""
+    """The MIME type of user data, told by its first line; C(multipart) for a MIME message. Raises SpecError for what is ignored."""
     start = text.lstrip()
     lowered = start.lower()
     first = lowered.split("\n", 1)[0].rstrip()
     if re.match(r"(mime-version|content-type):", lowered):
         # cloud-init itself takes a text for a MIME message by this header within the first 4096 bytes only.
         if "mime-version:" not in lowered[:4096]:
-            raise SpecError(option, None, "is a MIME message without the header MIME-Version, which cloud-init would ignore",
-                            "Add the line 'MIME-Version: 1.0' to its headers")
+            raise SpecError(
+                option,
+                None,
+                "is a MIME message without the header MIME-Version, which cloud-init would ignore",
+                "Add the line 'MIME-Version: 1.0' to its headers",
+            )
         return MULTIPART
     for beginning in sorted(USER_DATA_TYPES, key=len, reverse=True):
         if first.startswith(beginning):
-            rest = first[len(beginning):]
+            rest = first[len(beginning) :]
             if beginning in ("#!", "#include", "#include-once") or not rest or rest[0].isspace():
                 return USER_DATA_TYPES[beginning]
-    raise SpecError(option, None, "does not begin like anything that cloud-init executes, and would be ignored silently",
-                    "Begin it with '#cloud-config' (YAML), '#!/bin/sh' (a script), or one of #include, #cloud-boothook, ## template: jinja, "
-                    "#cloud-config-archive, #part-handler, or a MIME multipart message")
+    raise SpecError(
+        option,
+        None,
+        "does not begin like anything that cloud-init executes, and would be ignored silently",
+        "Begin it with '#cloud-config' (YAML), '#!/bin/sh' (a script), or one of #include, #cloud-boothook, ## template: jinja, "
+        "#cloud-config-archive, #part-handler, or a MIME multipart message",
+    )
 
 
 def check_user_data(option: str, text: str) -> str:
@@ -244,8 +284,14 @@ def check_user_data(option: str, text: str) -> str:
             where = "" if mark is None else " at line {0}, column {1}".format(mark.line + 1, mark.column + 1)
             raise SpecError(option, None, "is not valid YAML{0}: {1}".format(where, problem), "Correct the cloud-config document") from None
         if not isinstance(parsed, dict):
-            raise SpecError(option, None, "is a cloud-config document that holds {0} instead of a mapping".format(
-                "nothing" if parsed is None else "a " + type(parsed).__name__), "Write 'key: value' lines below #cloud-config, or leave it out")
+            raise SpecError(
+                option,
+                None,
+                "is a cloud-config document that holds {0} instead of a mapping".format(
+                    "nothing" if parsed is None else "a " + type(parsed).__name__
+                ),
+                "Write 'key: value' lines below #cloud-config, or leave it out",
+            )
     return text
 
 
@@ -253,7 +299,9 @@ def check_ssh_key(option: str, value: str) -> str:
     """One line of an authorized_keys file with an OpenSSH public key whose body is what its type says. Raises SpecError."""
     text = value.strip()
     if "PRIVATE KEY" in text:
-        raise SpecError(option, None, "is a private key, which must never be given away", "Give the public key, the line in the file ending in .pub")
+        raise SpecError(
+            option, None, "is a private key, which must never be given away", "Give the public key, the line in the file ending in .pub"
+        )
     shown = text if len(text) <= 60 else text[:57] + "..."
 
     def bad(reason: str) -> SpecError:
@@ -276,8 +324,8 @@ def check_ssh_key(option: str, value: str) -> str:
         length = int.from_bytes(rest[:4], "big")
         if len(rest) < 4 + length:
             raise bad("has a body that ends too early")
-        fields.append(rest[4:4 + length])
-        rest = rest[4 + length:]
+        fields.append(rest[4 : 4 + length])
+        rest = rest[4 + length :]
     if not fields or fields[0] != kind.encode():
         raise bad("has a body that is not of type {0}".format(kind))
     if len(fields) != _KEY_FIELDS[kind] + 1 or (kind.endswith("ssh-ed25519") and len(fields[1]) != 32):
@@ -338,17 +386,25 @@ def _sudo(option: str, value: Any) -> Optional[List[str]]:
 
 
 def _user(params: Mapping[str, Any]) -> SeedUser:
-    name = _matching("name", params.get("name") or "", _USER, "a user name", "Use a-z, 0-9, '_' and '-', beginning with a letter, at most 32 characters")
+    name = _matching(
+        "name", params.get("name") or "", _USER, "a user name", "Use a-z, 0-9, '_' and '-', beginning with a letter, at most 32 characters"
+    )
     user = SeedUser(name=str(name), gecos=params.get("gecos"), system=params.get("system"), lock_passwd=params.get("lock_passwd"))
     if user.name == "default":
-        raise SpecError("name", user.name, "is cloud-init's word for the image's own user, which is there anyway",
-                        "Use ssh_keys for its keys, and default_user: false to leave it out")
+        raise SpecError(
+            "name",
+            user.name,
+            "is cloud-init's word for the image's own user, which is there anyway",
+            "Use ssh_keys for its keys, and default_user: false to leave it out",
+        )
     if user.gecos is not None and re.search("[\x00-\x1f\x7f:]", user.gecos):
         raise SpecError("gecos", user.gecos, "has a colon or control characters", "Remove them")
-    user.groups = [str(_matching("groups", g, _GROUP, "a group name", "Use letters, digits, '_' and '-'")) for g in params.get("groups") or []]
+    user.groups = [
+        str(_matching("groups", g, _GROUP, "a group name", "Use letters, digits, '_' and '-'")) for g in params.get("groups") or []
+    ]
     user.primary_group = _matching("primary_group", params.get("primary_group"), _GROUP, "a group name", "Use letters, digits, '_' and '-'")
     if params.get("uid") is not None:
-        user.uid = parse_int("uid", params["uid"], 0, 2 ** 32 - 2)
+        user.uid = parse_int("uid", params["uid"], 0, 2**32 - 2)
     for key in ("shell", "homedir"):
         if params.get(key) is not None:
             setattr(user, key, _absolute(key, params[key], key))
@@ -360,24 +416,38 @@ def _user(params: Mapping[str, Any]) -> SeedUser:
         user.password = _password("password", params["password"])
     if params.get("password_hash") is not None:
         if not is_crypt_hash(params["password_hash"]):
-            raise SpecError("password_hash", None, "is not a crypt(5) hash", "Give what 'mkpasswd -m sha-512' prints, beginning with $6$, or use password")
+            raise SpecError(
+                "password_hash",
+                None,
+                "is not a crypt(5) hash",
+                "Give what 'mkpasswd -m sha-512' prints, beginning with $6$, or use password",
+            )
         user.password_hash = params["password_hash"]
     return user
 
 
 def _file(params: Mapping[str, Any]) -> SeedFile:
-    item = SeedFile(path=_absolute("path", params.get("path") or "", "the file"), content=params.get("content") or "",
-                    encoding=one_of("encoding", params.get("encoding") or "plain", ENCODINGS), append=params.get("append"), defer=params.get("defer"))
+    item = SeedFile(
+        path=_absolute("path", params.get("path") or "", "the file"),
+        content=params.get("content") or "",
+        encoding=one_of("encoding", params.get("encoding") or "plain", ENCODINGS),
+        append=params.get("append"),
+        defer=params.get("defer"),
+    )
     if item.path.endswith("/"):
         raise SpecError("path", item.path, "names a directory", "Name a file")
     item.owner = _matching("owner", params.get("owner"), _OWNER, "an owner", "Write user or user:group")
     # A bare 0644 in YAML arrives as 420: only a text that says that it is octal can be trusted.
-    item.permissions = _matching("permissions", params.get("permissions"), _MODE, "an octal mode in quotes", "Write it with its quotes and leading zero, '0644'")
+    item.permissions = _matching(
+        "permissions", params.get("permissions"), _MODE, "an octal mode in quotes", "Write it with its quotes and leading zero, '0644'"
+    )
     if item.encoding != "plain":
         try:
             data = base64.b64decode("".join(item.content.split()), validate=True)
         except (binascii.Error, ValueError):
-            raise SpecError("content", None, "is not base64, as encoding {0} says".format(item.encoding), "Encode it, or use encoding: plain") from None
+            raise SpecError(
+                "content", None, "is not base64, as encoding {0} says".format(item.encoding), "Encode it, or use encoding: plain"
+            ) from None
         if item.encoding.startswith("gzip") and data[:2] != b"\x1f\x8b":
             raise SpecError("content", None, "is not gzip data within its base64", "Compress it, or use encoding: base64")
     return item
@@ -390,11 +460,19 @@ def _commands(option: str, values: Optional[Sequence[Any]]) -> List[Union[str, L
         place = "{0}[{1}]".format(option, index)
         if isinstance(value, str) and value.strip():
             commands.append(value)
-        elif isinstance(value, (list, tuple)) and value and all(isinstance(word, (str, int, float)) and not isinstance(word, bool) for word in value):
+        elif (
+            isinstance(value, (list, tuple))
+            and value
+            and all(isinstance(word, (str, int, float)) and not isinstance(word, bool) for word in value)
+        ):
             commands.append([str(word) for word in value])
         else:
-            raise SpecError(place, None, "is neither a shell line nor a list of words",
-                            "Write a string or [program, argument, ...]; quote true, false and lines that hold ': '")
+            raise SpecError(
+                place,
+                None,
+                "is neither a shell line nor a list of words",
+                "Write a string or [program, argument, ...]; quote true, false and lines that hold ': '",
+            )
     return commands
 
 
@@ -413,9 +491,11 @@ def check_routes(option: str, routes: Optional[Sequence[Mapping[str, Any]]]) -> 
         except ValueError as exc:
             raise SpecError(place + "to", given.get("to"), str(exc), "Write 'default' or a network such as 10.1.0.0/16") from None
         if network.version != version:
-            raise SpecError(place + "via", via, "is IPv{0}, the destination is IPv{1}".format(version, network.version), "Use one IP version")
+            raise SpecError(
+                place + "via", via, "is IPv{0}, the destination is IPv{1}".format(version, network.version), "Use one IP version"
+            )
         metric = given.get("metric")
-        result.append(Route(str(network), via, None if metric is None else parse_int(place + "metric", metric, 0, 2 ** 32 - 1)))
+        result.append(Route(str(network), via, None if metric is None else parse_int(place + "metric", metric, 0, 2**32 - 1)))
     return result
 
 
@@ -452,7 +532,12 @@ def check_instance_id(option: str, value: Any) -> str:
     """An instance-id that fits into the seal; a UUID is the usual one."""
     text = str(value)
     if not _INSTANCE_ID.match(text) or text.endswith("\n"):
-        raise SpecError(option, value, "is not an instance-id", "Use 1 to 53 letters, digits and . _ -, beginning with a letter or a digit; a UUID is best")
+        raise SpecError(
+            option,
+            value,
+            "is not an instance-id",
+            "Use 1 to 53 letters, digits and . _ -, beginning with a letter or a digit; a UUID is best",
+        )
     return text
 
 
@@ -465,8 +550,12 @@ def _network_config(seed_format: str, value: Mapping[str, Any]) -> Dict[str, Any
             raise SpecError("network_config", None, "has no version 1 or 2", "Give a network-config document with 'version: 2' at its top")
         config["version"] = int(config["version"])
     elif not {"links", "networks"} <= set(config):
-        raise SpecError("network_config", None, "is not network_data.json, the only network document that a config drive can carry",
-                        "Give a mapping with links, networks and services, use the option network, or format: nocloud")
+        raise SpecError(
+            "network_config",
+            None,
+            "is not network_data.json, the only network document that a config drive can carry",
+            "Give a mapping with links, networks and services, use the option network, or format: nocloud",
+        )
     return config
 
 
@@ -490,7 +579,12 @@ def _names(params: Mapping[str, Any]) -> Tuple[Optional[str], Optional[str]]:
     hostname = None if params.get("hostname") is None else check_label("hostname", params["hostname"], "host name")
     fqdn = None if params.get("fqdn") is None else check_fqdn("fqdn", params["fqdn"])
     if hostname and fqdn and fqdn.split(".")[0] != hostname:
-        raise SpecError("fqdn", fqdn, "does not begin with the hostname {0}".format(hostname), "Let the first label of fqdn be the hostname, or leave hostname out")
+        raise SpecError(
+            "fqdn",
+            fqdn,
+            "does not begin with the hostname {0}".format(hostname),
+            "Let the first label of fqdn be the hostname, or leave hostname out",
+        )
     return hostname, fqdn
 
 
@@ -504,8 +598,12 @@ def _instance_id(params: Mapping[str, Any], meta_data: Mapping[str, Any]) -> Opt
             given["meta_data." + key] = check_instance_id("meta_data." + key, meta_data[key])
     if len(set(given.values())) > 1:
         option = sorted(given)[-1]
-        raise SpecError(option, given[option], "differs from the instance-id given elsewhere ({0})".format(
-            ", ".join(v for k, v in sorted(given.items()) if k != option)), "Give it once")
+        raise SpecError(
+            option,
+            given[option],
+            "differs from the instance-id given elsewhere ({0})".format(", ".join(v for k, v in sorted(given.items()) if k != option)),
+            "Give it once",
+        )
     return next(iter(given.values()), None)
 
 
@@ -520,7 +618,9 @@ def _build(params: Mapping[str, Any]) -> SeedSpec:
     spec.default_user = params.get("default_user") is not False
     spec.ssh_keys = _ssh_keys("ssh_keys", params.get("ssh_keys"))
     if spec.ssh_keys and not spec.default_user:
-        raise SpecError("ssh_keys", None, "are for the image's default user, which default_user: false leaves out", "Give the keys to one of users")
+        raise SpecError(
+            "ssh_keys", None, "are for the image's default user, which default_user: false leaves out", "Give the keys to one of users"
+        )
     spec.users = _each("users", params.get("users"), _user)
     _unique("users", "name", [u.name for u in spec.users])
     if params.get("root_password") is not None:
@@ -533,13 +633,17 @@ def _build(params: Mapping[str, Any]) -> SeedSpec:
             spec.root_password = password
     for key in _FLAGS:
         setattr(spec, key, params.get(key))
-    spec.packages = [str(_matching("packages[{0}]".format(i), p, _PACKAGE, "a package name", "Write the name, or name=version, without blanks"))
-                     for i, p in enumerate(params.get("packages") or [])]
+    spec.packages = [
+        str(_matching("packages[{0}]".format(i), p, _PACKAGE, "a package name", "Write the name, or name=version, without blanks"))
+        for i, p in enumerate(params.get("packages") or [])
+    ]
     spec.write_files = _each("write_files", params.get("write_files"), _file)
     _unique("write_files", "path", ["" if f.append else f.path for f in spec.write_files])
     spec.bootcmd = _commands("bootcmd", params.get("bootcmd"))
     spec.runcmd = _commands("runcmd", params.get("runcmd"))
-    spec.timezone = _matching("timezone", params.get("timezone"), _TIMEZONE, "a time zone name", "Write it as in the tz database, such as Europe/Berlin or UTC")
+    spec.timezone = _matching(
+        "timezone", params.get("timezone"), _TIMEZONE, "a time zone name", "Write it as in the tz database, such as Europe/Berlin or UTC"
+    )
     spec.locale = _matching("locale", params.get("locale"), _LOCALE, "a locale name", "Write it as en_US.UTF-8")
     spec.network = _each("network", params.get("network"), _nic)
     _unique("network", "mac", [n.mac for n in spec.network])

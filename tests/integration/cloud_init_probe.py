@@ -6,6 +6,7 @@
 Run by test_seed_cloud_init.py with the system's Python, whose PYTHONPATH names an unpacked cloud-init:
 C(cloud_init_probe.py DATASOURCE DIRECTORY MACS), where DIRECTORY/cloud/seed/... holds the documents. Nothing outside DIRECTORY is written.
 """
+
 from __future__ import annotations
 
 import copy
@@ -20,8 +21,13 @@ from cloudinit.config import schema
 from cloudinit.distros import rhel, ug_util
 from cloudinit.net import eni, netplan, network_manager, network_state, networkd, sysconfig
 
-RENDERERS = {"eni": eni.Renderer, "netplan": netplan.Renderer, "networkd": networkd.Renderer, "sysconfig": sysconfig.Renderer,
-             "network-manager": network_manager.Renderer}
+RENDERERS = {
+    "eni": eni.Renderer,
+    "netplan": netplan.Renderer,
+    "networkd": networkd.Renderer,
+    "sysconfig": sysconfig.Renderer,
+    "network-manager": network_manager.Renderer,
+}
 
 
 def tree(top):
@@ -58,13 +64,18 @@ def main(datasource, top, macs):
     logging.getLogger().setLevel(logging.WARNING)
     paths = {"cloud_dir": os.path.join(top, "cloud"), "run_dir": os.path.join(top, "run"), "templates_dir": os.path.join(top, "templates")}
     init = stages.Init(ds_deps=[sources.DEP_FILESYSTEM])
-    config = {"datasource_list": [datasource], "datasource": {datasource: {"fs_label": None}}, "users": ["default"],
-              "system_info": {"distro": "debian", "default_user": {"name": "debian"}, "paths": paths}}
+    config = {
+        "datasource_list": [datasource],
+        "datasource": {datasource: {"fs_label": None}},
+        "users": ["default"],
+        "system_info": {"distro": "debian", "default_user": {"name": "debian"}, "paths": paths},
+    }
     by_mac = {mac: "enp{0}s0".format(number + 1) for number, mac in enumerate(macs)}
-    with mock.patch.object(init, "_read_cfg", return_value=config), mock.patch.object(net, "get_interfaces_by_mac", return_value=by_mac), \
-            mock.patch.object(network_state, "get_interfaces_by_mac", return_value=by_mac), \
-            mock.patch.object(network_state, "find_interface_name_from_mac", by_mac.get, create=True), \
-            mock.patch("cloudinit.dmi.read_dmi_data", return_value=None):
+    with mock.patch.object(init, "_read_cfg", return_value=config), mock.patch.object(
+        net, "get_interfaces_by_mac", return_value=by_mac
+    ), mock.patch.object(network_state, "get_interfaces_by_mac", return_value=by_mac), mock.patch.object(
+        network_state, "find_interface_name_from_mac", by_mac.get, create=True
+    ), mock.patch("cloudinit.dmi.read_dmi_data", return_value=None):
         init._initialize_filesystem()
         source = init.fetch(existing="check")
         init.instancify()
@@ -79,9 +90,22 @@ def main(datasource, top, macs):
         schema.validate_cloudconfig_schema(config, schema.get_schema(), strict=True)
     except schema.SchemaValidationError as exc:
         problems.append(str(exc))
-    json.dump({"instance_id": source.get_instance_id(), "hostname": source.get_hostname().hostname, "fqdn": source.get_hostname(fqdn=True).hostname,
-               "keys": source.get_public_ssh_keys(), "config": config, "users": users, "scripts": tree(init.paths.get_ipath("scripts")),
-               "network": network, "rendered": rendered, "schema_errors": problems, "warnings": records}, sys.stdout)
+    json.dump(
+        {
+            "instance_id": source.get_instance_id(),
+            "hostname": source.get_hostname().hostname,
+            "fqdn": source.get_hostname(fqdn=True).hostname,
+            "keys": source.get_public_ssh_keys(),
+            "config": config,
+            "users": users,
+            "scripts": tree(init.paths.get_ipath("scripts")),
+            "network": network,
+            "rendered": rendered,
+            "schema_errors": problems,
+            "warnings": records,
+        },
+        sys.stdout,
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 The package is unpacked into pytest's cache, not installed: an installed cloud-init would configure the build machine itself.
 """
+
 from __future__ import annotations
 
 import base64
@@ -20,9 +21,12 @@ from ansible_collections.kvmfleet.core.plugins.module_utils import _seed as seed
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import seed_from_params
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import NicSpec
 
-PACKAGES = ("cloud-init python3-configobj python3-six python3-jinja2 python3-markupsafe python3-jsonpatch python3-json-pointer python3-jsonschema "
-            "python3-attr python3-pyrsistent python3-netifaces python3-certifi python3-charset-normalizer python3-idna python3-urllib3 "
-            "python3-chardet python3-requests python3-serial python3-oauthlib python3-yaml").split()
+PACKAGES = [
+    "cloud-init", "python3-configobj", "python3-six", "python3-jinja2", "python3-markupsafe", "python3-jsonpatch",
+    "python3-json-pointer", "python3-jsonschema", "python3-attr", "python3-pyrsistent", "python3-netifaces", "python3-certifi",
+    "python3-charset-normalizer", "python3-idna", "python3-urllib3", "python3-chardet", "python3-requests", "python3-serial",
+    "python3-oauthlib", "python3-yaml",
+]
 PROBE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cloud_init_probe.py")
 KEY = "ssh-ed25519 " + base64.b64encode(struct.pack(">I", 11) + b"ssh-ed25519" + struct.pack(">I", 32) + b"k" * 32).decode()
 MAC1, MAC2 = "52:54:00:00:00:01", "52:54:00:00:00:02"
@@ -60,8 +64,12 @@ def guest(cloud_init, tmp_path):
             extracted = subprocess.run(["isoinfo", "-R", "-i", str(image), "-x", "/" + name], check=True, stdout=subprocess.PIPE).stdout
             assert extracted == content, "the image holds something else than the document " + name
             target.write_bytes(extracted)
-        made = subprocess.run(["/usr/bin/python3", PROBE, datasource, str(top)] + [n.mac for n in nics], check=True, stdout=subprocess.PIPE,
-                              env={"PATH": os.environ["PATH"], "PYTHONPATH": cloud_init, "PYTHONDONTWRITEBYTECODE": "1"})
+        made = subprocess.run(
+            ["/usr/bin/python3", PROBE, datasource, str(top)] + [n.mac for n in nics],
+            check=True,
+            stdout=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": cloud_init, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
         shutil.rmtree(str(top))
         return json.loads(made.stdout)
 
@@ -69,15 +77,39 @@ def guest(cloud_init, tmp_path):
 
 
 EVERYTHING = {
-    "fqdn": "web1.example.org", "ssh_keys": [KEY], "root_password": "$6$salt$hash", "ssh_pwauth": False, "disable_root": True,
-    "users": [{"name": "bob", "gecos": "Bob", "groups": ["adm", "audio"], "primary_group": "staff", "uid": 1500, "shell": "/bin/sh",
-               "homedir": "/srv/bob", "sudo": True, "ssh_authorized_keys": [KEY], "password_hash": "$6$salt$hash"},
-              {"name": "svc", "system": True, "sudo": False, "lock_passwd": True}],
-    "packages": ["nginx"], "package_update": True, "package_upgrade": False,
-    "write_files": [{"path": "/etc/motd", "content": "a: 'b' \u0085\u2028\ufeff\U0001f600\x7f\t\r\n#x\n", "owner": "root:root", "permissions": "0600"},
-                    {"path": "/etc/blob", "content": "AAEC", "encoding": "base64", "append": True, "defer": True}],
-    "bootcmd": ["echo boot"], "runcmd": ["echo a: b", ["touch", "/a b"]], "timezone": "Europe/Berlin", "locale": "en_US.UTF-8",
-    "growpart": False, "manage_etc_hosts": True,
+    "fqdn": "web1.example.org",
+    "ssh_keys": [KEY],
+    "root_password": "$6$salt$hash",
+    "ssh_pwauth": False,
+    "disable_root": True,
+    "users": [
+        {
+            "name": "bob",
+            "gecos": "Bob",
+            "groups": ["adm", "audio"],
+            "primary_group": "staff",
+            "uid": 1500,
+            "shell": "/bin/sh",
+            "homedir": "/srv/bob",
+            "sudo": True,
+            "ssh_authorized_keys": [KEY],
+            "password_hash": "$6$salt$hash",
+        },
+        {"name": "svc", "system": True, "sudo": False, "lock_passwd": True},
+    ],
+    "packages": ["nginx"],
+    "package_update": True,
+    "package_upgrade": False,
+    "write_files": [
+        {"path": "/etc/motd", "content": "a: 'b' \u0085\u2028\ufeff\U0001f600\x7f\t\r\n#x\n", "owner": "root:root", "permissions": "0600"},
+        {"path": "/etc/blob", "content": "AAEC", "encoding": "base64", "append": True, "defer": True},
+    ],
+    "bootcmd": ["echo boot"],
+    "runcmd": ["echo a: b", ["touch", "/a b"]],
+    "timezone": "Europe/Berlin",
+    "locale": "en_US.UTF-8",
+    "growpart": False,
+    "manage_etc_hosts": True,
 }
 
 
@@ -104,9 +136,19 @@ def test_an_empty_seed_is_a_seed(guest):
 @pytest.mark.parametrize("seed_format", ["nocloud", "config_drive"])
 def test_options_and_cloud_config_of_the_user_merge(guest, seed_format):
     """No list of either side is lost, mappings merge, and of a single value the user's stays."""
-    seen = guest({"format": seed_format, "users": [{"name": "bob"}], "runcmd": ["ours"], "timezone": "UTC", "ssh_pwauth": False, "growpart": False, "user_data":
-                  "#cloud-config\nusers: [default, {name: eve}]\nruncmd: [theirs]\npackages: [vim]\ntimezone: Asia/Tokyo\nssh_pwauth: true\n"
-                  "growpart: {devices: [/]}\n"})
+    seen = guest(
+        {
+            "format": seed_format,
+            "users": [{"name": "bob"}],
+            "runcmd": ["ours"],
+            "timezone": "UTC",
+            "ssh_pwauth": False,
+            "growpart": False,
+            "user_data": "#cloud-config\nusers: [default, {name: eve}]\nruncmd: [theirs]\npackages: [vim]\ntimezone: Asia/Tokyo\n"
+            "ssh_pwauth: true\n"
+            "growpart: {devices: [/]}\n",
+        }
+    )
     assert (seen["schema_errors"], seen["warnings"]) == ([], [])
     assert sorted(seen["users"]) == ["bob", "debian", "eve"]
     assert seen["config"]["runcmd"] == ["ours", "theirs"] and seen["config"]["packages"] == ["vim"]
@@ -133,15 +175,24 @@ def test_a_script_of_the_user_runs_as_it_is(guest, options):
 
 def test_a_template_of_the_user_is_rendered(guest):
     """With what the meta-data says."""
-    seen = guest({"timezone": "UTC", "runcmd": ["ours"], "meta_data": {"colour": "blue"},
-                  "user_data": "## template: jinja\n#cloud-config\nruncmd: ['echo {{ v1.local_hostname }} {{ ds.meta_data.colour }}']\n"})
+    seen = guest(
+        {
+            "timezone": "UTC",
+            "runcmd": ["ours"],
+            "meta_data": {"colour": "blue"},
+            "user_data": "## template: jinja\n#cloud-config\nruncmd: ['echo {{ v1.local_hostname }} {{ ds.meta_data.colour }}']\n",
+        }
+    )
     assert seen["config"]["runcmd"] == ["ours", "echo web1 blue"] and seen["config"]["timezone"] == "UTC"
 
 
 def test_a_multipart_message_of_the_user_keeps_its_parts(guest):
     """Nested in ours."""
-    inner = ('MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n--b\nContent-Type: text/x-shellscript\n\n' + SCRIPT.replace("\u00e4", "a")
-             + '\n--b\nContent-Type: text/cloud-config\n\n#cloud-config\nruncmd: [theirs]\n--b--\n')
+    inner = (
+        'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\n--b\nContent-Type: text/x-shellscript\n\n'
+        + SCRIPT.replace("\u00e4", "a")
+        + "\n--b\nContent-Type: text/cloud-config\n\n#cloud-config\nruncmd: [theirs]\n--b--\n"
+    )
     seen = guest({"runcmd": ["ours"], "user_data": inner})
     assert [text.strip() for text in seen["scripts"].values()] == [SCRIPT.replace("\u00e4", "a").strip()]
     assert seen["config"]["runcmd"] == ["ours", "theirs"]
@@ -149,7 +200,9 @@ def test_a_multipart_message_of_the_user_keeps_its_parts(guest):
 
 def test_an_archive_of_the_user_keeps_its_parts(guest):
     """#cloud-config-archive is a list of documents."""
-    seen = guest({"runcmd": ["ours"], "user_data": "#cloud-config-archive\n- type: text/cloud-config\n  content: |\n    runcmd: [theirs]\n"})
+    seen = guest(
+        {"runcmd": ["ours"], "user_data": "#cloud-config-archive\n- type: text/cloud-config\n  content: |\n    runcmd: [theirs]\n"}
+    )
     assert seen["config"]["runcmd"] == ["ours", "theirs"]
 
 
@@ -161,9 +214,18 @@ def test_raw_meta_data_arrives(guest):
     assert (seen["instance_id"], seen["fqdn"]) == ("i-2", "other.example.net")
 
 
-NICS = (NicSpec(network="default", mac=MAC1, addresses=["192.0.2.10/24", "2001:db8::10/64"], gateway="192.0.2.1", nameservers=["192.0.2.53"],
-                search=["example.org"], routes=[{"to": "10.0.0.0/8", "via": "192.0.2.2"}, {"to": "default", "via": "2001:db8::1"}]),
-        NicSpec(network="default", mac=MAC2))
+NICS = (
+    NicSpec(
+        network="default",
+        mac=MAC1,
+        addresses=["192.0.2.10/24", "2001:db8::10/64"],
+        gateway="192.0.2.1",
+        nameservers=["192.0.2.53"],
+        search=["example.org"],
+        routes=[{"to": "10.0.0.0/8", "via": "192.0.2.2"}, {"to": "default", "via": "2001:db8::1"}],
+    ),
+    NicSpec(network="default", mac=MAC2),
+)
 
 
 @pytest.mark.parametrize("seed_format", ["nocloud", "config_drive"])
@@ -176,7 +238,11 @@ def test_addresses_reach_every_kind_of_guest(guest, seed_format):
     for name, rendered in text.items():
         for wanted in ("192.0.2.10", "2001:db8::10/64", "192.0.2.1", "192.0.2.53", "example.org", "192.0.2.2", "2001:db8::1"):
             assert wanted in rendered, "{0} lost {1}:\n{2}".format(name, wanted, rendered)
-    assert "inet static\n    address 192.0.2.10/24" in text["eni"] and "add default gw 192.0.2.1" in text["eni"] and "iface enp2s0 inet dhcp" in text["eni"]
+    assert (
+        "inet static\n    address 192.0.2.10/24" in text["eni"]
+        and "add default gw 192.0.2.1" in text["eni"]
+        and "iface enp2s0 inet dhcp" in text["eni"]
+    )
     assert "to: 0.0.0.0/0\n                via: 192.0.2.1" in text["netplan"] and "dhcp4: true" in text["netplan"]
     assert "GATEWAY=192.0.2.1\n" in text["sysconfig"] and "BOOTPROTO=dhcp" in text["sysconfig"]
     assert "MACAddress=" + MAC1 in text["networkd"] and "DHCP=ipv4" in text["networkd"]

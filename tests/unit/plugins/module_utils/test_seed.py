@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Seed documents as pure data: what is in them, that they are stable, and the seal. Real cloud-init reads them in the integration tests."""
+
 from __future__ import annotations
 
 import base64
@@ -59,32 +60,85 @@ def test_an_empty_seed_says_who_the_guest_is_and_nothing_else():
 
 def test_typed_options_become_cloud_config():
     """Each key as cloud-init calls it."""
-    assert config({
-        "users": [{"name": "bob", "gecos": "Bob", "groups": ["adm"], "primary_group": "staff", "uid": 1500, "system": False, "shell": "/bin/sh",
-                   "homedir": "/srv/bob", "sudo": True, "ssh_authorized_keys": [KEY], "password_hash": "$6$a$b"}],
-        "packages": ["nginx"], "package_update": True, "package_upgrade": False, "ssh_pwauth": False, "disable_root": True,
+    assert config(
+        {
+            "users": [
+                {
+                    "name": "bob",
+                    "gecos": "Bob",
+                    "groups": ["adm"],
+                    "primary_group": "staff",
+                    "uid": 1500,
+                    "system": False,
+                    "shell": "/bin/sh",
+                    "homedir": "/srv/bob",
+                    "sudo": True,
+                    "ssh_authorized_keys": [KEY],
+                    "password_hash": "$6$a$b",
+                }
+            ],
+            "packages": ["nginx"],
+            "package_update": True,
+            "package_upgrade": False,
+            "ssh_pwauth": False,
+            "disable_root": True,
+            "write_files": [{"path": "/a", "content": "b", "owner": "bob:bob", "permissions": "0600", "append": True, "defer": True}],
+            "runcmd": ["a", ["b", 1]],
+            "bootcmd": ["c"],
+            "timezone": "UTC",
+            "locale": "en_US.UTF-8",
+            "growpart": False,
+            "manage_etc_hosts": True,
+        }
+    ) == {
+        "users": [
+            "default",
+            {
+                "name": "bob",
+                "gecos": "Bob",
+                "groups": ["adm"],
+                "primary_group": "staff",
+                "uid": 1500,
+                "system": False,
+                "shell": "/bin/sh",
+                "homedir": "/srv/bob",
+                "sudo": "ALL=(ALL) NOPASSWD:ALL",
+                "ssh_authorized_keys": [KEY],
+                "hashed_passwd": "$6$a$b",
+                "lock_passwd": False,
+            },
+        ],
+        "packages": ["nginx"],
+        "package_update": True,
+        "package_upgrade": False,
+        "ssh_pwauth": False,
+        "disable_root": True,
         "write_files": [{"path": "/a", "content": "b", "owner": "bob:bob", "permissions": "0600", "append": True, "defer": True}],
-        "runcmd": ["a", ["b", 1]], "bootcmd": ["c"], "timezone": "UTC", "locale": "en_US.UTF-8", "growpart": False, "manage_etc_hosts": True,
-    }) == {
-        "users": ["default", {"name": "bob", "gecos": "Bob", "groups": ["adm"], "primary_group": "staff", "uid": 1500, "system": False, "shell": "/bin/sh",
-                              "homedir": "/srv/bob", "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": [KEY], "hashed_passwd": "$6$a$b",
-                              "lock_passwd": False}],
-        "packages": ["nginx"], "package_update": True, "package_upgrade": False, "ssh_pwauth": False, "disable_root": True,
-        "write_files": [{"path": "/a", "content": "b", "owner": "bob:bob", "permissions": "0600", "append": True, "defer": True}],
-        "runcmd": ["a", ["b", "1"]], "bootcmd": ["c"], "timezone": "UTC", "locale": "en_US.UTF-8",
-        "growpart": {"mode": "off"}, "resize_rootfs": False, "manage_etc_hosts": "localhost",
+        "runcmd": ["a", ["b", "1"]],
+        "bootcmd": ["c"],
+        "timezone": "UTC",
+        "locale": "en_US.UTF-8",
+        "growpart": {"mode": "off"},
+        "resize_rootfs": False,
+        "manage_etc_hosts": "localhost",
     }
 
 
-@pytest.mark.parametrize("params, users", [
-    ({}, None),
-    ({"default_user": False}, []),
-    ({"users": [{"name": "bob"}]}, ["default", {"name": "bob"}]),
-    ({"users": [{"name": "bob", "sudo": False}], "default_user": False}, [{"name": "bob"}]),
-    ({"root_password": "pw"}, ["default", {"name": "root", "lock_passwd": False, "plain_text_passwd": "pw"}]),
-    ({"root_password": "$6$a$b"}, ["default", {"name": "root", "lock_passwd": False, "hashed_passwd": "$6$a$b"}]),
-    ({"users": [{"name": "bob", "password": "pw", "lock_passwd": True}]}, ["default", {"name": "bob", "lock_passwd": True, "plain_text_passwd": "pw"}]),
-])
+@pytest.mark.parametrize(
+    "params, users",
+    [
+        ({}, None),
+        ({"default_user": False}, []),
+        ({"users": [{"name": "bob"}]}, ["default", {"name": "bob"}]),
+        ({"users": [{"name": "bob", "sudo": False}], "default_user": False}, [{"name": "bob"}]),
+        ({"root_password": "pw"}, ["default", {"name": "root", "lock_passwd": False, "plain_text_passwd": "pw"}]),
+        ({"root_password": "$6$a$b"}, ["default", {"name": "root", "lock_passwd": False, "hashed_passwd": "$6$a$b"}]),
+        (
+            {"users": [{"name": "bob", "password": "pw", "lock_passwd": True}]},
+            ["default", {"name": "bob", "lock_passwd": True, "plain_text_passwd": "pw"}],
+        ),
+    ],
+)
 def test_who_is_in_users(params, users):
     """The image's own user stays unless it is left out by name."""
     assert config(params).get("users") == users
@@ -97,16 +151,27 @@ def test_names_and_keys_are_meta_data():
     assert json.loads(files["meta-data"].decode()) == {"instance-id": "i-1", "local-hostname": "web1.example.org", "public-keys": [KEY]}
     files = made({"ssh_keys": [KEY], "format": "config_drive"})
     assert json.loads(files["openstack/latest/meta_data.json"].decode()) == {
-        "uuid": "i-1", "hostname": "web1", "name": "web1", "public_keys": {"key-0": KEY}}
+        "uuid": "i-1",
+        "hostname": "web1",
+        "name": "web1",
+        "public_keys": {"key-0": KEY},
+    }
 
 
 def test_raw_meta_data_wins_but_the_instance_id_is_one():
     """In every form in which it can be given."""
     for instance_id in ("i-1", "i-2"):
-        data = json.loads(made({"meta_data": {"instance-id": "i-2", "local-hostname": "x", "a": [1]}}, instance_id=instance_id)["meta-data"].decode())
+        data = json.loads(
+            made({"meta_data": {"instance-id": "i-2", "local-hostname": "x", "a": [1]}}, instance_id=instance_id)["meta-data"].decode()
+        )
         assert data == {"instance-id": "i-2", "local-hostname": "x", "a": [1]}
     files = made({"format": "config_drive", "meta_data": {"instance-id": "i-2", "local-hostname": "x", "meta": {"k": "v"}}})
-    assert json.loads(files["openstack/latest/meta_data.json"].decode()) == {"uuid": "i-2", "hostname": "x", "name": "web1", "meta": {"k": "v"}}
+    assert json.loads(files["openstack/latest/meta_data.json"].decode()) == {
+        "uuid": "i-2",
+        "hostname": "x",
+        "name": "web1",
+        "meta": {"k": "v"},
+    }
     assert seeds.instance_id_of(files, "config_drive") == "i-2"
 
 
@@ -163,28 +228,63 @@ def test_no_network_document_where_one_nic_by_dhcp_is_all():
 
 def test_static_addresses_by_mac():
     """The interface keeps its name; the default route is written as every renderer understands it."""
-    assert network({}, [nic(addresses=["192.0.2.10/24", "2001:db8::10/64"], gateway="192.0.2.1", nameservers=["192.0.2.53"], search=["example.org"],
-                            routes=[{"to": "default", "via": "2001:db8::1"}, {"to": "10.0.0.0/8", "via": "192.0.2.2", "metric": 50}])]) == {
-        "version": 2, "ethernets": {"nic0": {
-            "match": {"macaddress": MAC1}, "addresses": ["192.0.2.10/24", "2001:db8::10/64"],
-            "nameservers": {"addresses": ["192.0.2.53"], "search": ["example.org"]},
-            "routes": [{"to": "0.0.0.0/0", "via": "192.0.2.1"}, {"to": "::/0", "via": "2001:db8::1"}, {"to": "10.0.0.0/8", "via": "192.0.2.2", "metric": 50}]}}}
+    assert network(
+        {},
+        [
+            nic(
+                addresses=["192.0.2.10/24", "2001:db8::10/64"],
+                gateway="192.0.2.1",
+                nameservers=["192.0.2.53"],
+                search=["example.org"],
+                routes=[{"to": "default", "via": "2001:db8::1"}, {"to": "10.0.0.0/8", "via": "192.0.2.2", "metric": 50}],
+            )
+        ],
+    ) == {
+        "version": 2,
+        "ethernets": {
+            "nic0": {
+                "match": {"macaddress": MAC1},
+                "addresses": ["192.0.2.10/24", "2001:db8::10/64"],
+                "nameservers": {"addresses": ["192.0.2.53"], "search": ["example.org"]},
+                "routes": [
+                    {"to": "0.0.0.0/0", "via": "192.0.2.1"},
+                    {"to": "::/0", "via": "2001:db8::1"},
+                    {"to": "10.0.0.0/8", "via": "192.0.2.2", "metric": 50},
+                ],
+            }
+        },
+    }
 
 
 def test_several_nics_are_all_configured():
     """cloud-init alone would bring up the first only. A later one neither takes the default route nor holds up the boot."""
     assert network({}, [nic(MAC1), nic(MAC2)])["ethernets"] == {
         "nic0": {"match": {"macaddress": MAC1}, "dhcp4": True},
-        "nic1": {"match": {"macaddress": MAC2}, "dhcp4": True, "dhcp4-overrides": {"route-metric": 200}, "optional": True}}
+        "nic1": {"match": {"macaddress": MAC2}, "dhcp4": True, "dhcp4-overrides": {"route-metric": 200}, "optional": True},
+    }
 
 
 def test_the_network_option_wins_per_mac():
     """NICs that it does not name keep what they have; MACs that are no NIC of ours are appended."""
-    ethernets = network({"network": [{"mac": MAC3, "dhcp6": True}, {"mac": MAC2, "addresses": ["192.0.2.9/24"], "name": "lan0", "mtu": 1400, "dhcp4": True}]},
-                        [nic(MAC1), nic(MAC2, addresses=["192.0.2.1/24"])])["ethernets"]
+    ethernets = network(
+        {
+            "network": [
+                {"mac": MAC3, "dhcp6": True},
+                {"mac": MAC2, "addresses": ["192.0.2.9/24"], "name": "lan0", "mtu": 1400, "dhcp4": True},
+            ]
+        },
+        [nic(MAC1), nic(MAC2, addresses=["192.0.2.1/24"])],
+    )["ethernets"]
     assert ethernets["nic0"] == {"match": {"macaddress": MAC1}, "dhcp4": True}
-    assert ethernets["nic1"] == {"match": {"macaddress": MAC2}, "set-name": "lan0", "mtu": 1400, "addresses": ["192.0.2.9/24"], "dhcp4": True,
-                                 "dhcp4-overrides": {"route-metric": 200}, "optional": True}
+    assert ethernets["nic1"] == {
+        "match": {"macaddress": MAC2},
+        "set-name": "lan0",
+        "mtu": 1400,
+        "addresses": ["192.0.2.9/24"],
+        "dhcp4": True,
+        "dhcp4-overrides": {"route-metric": 200},
+        "optional": True,
+    }
     assert ethernets["nic2"] == {"match": {"macaddress": MAC3}, "dhcp6": True, "dhcp6-overrides": {"route-metric": 300}}
 
 
@@ -202,17 +302,46 @@ def test_raw_network_config_wins_over_everything():
 
 def test_a_config_drive_carries_network_data_json():
     """The one network document that cloud-init reads from it."""
-    data = network({"format": "config_drive"}, [
-        nic(MAC1, addresses=["192.0.2.10/24", "2001:db8::10/64"], gateway="192.0.2.1", nameservers=["192.0.2.53"], search=["example.org"],
-            routes=[{"to": "::/0", "via": "2001:db8::1"}]), nic(MAC2)])
-    assert data["links"] == [{"id": "nic0", "type": "phy", "ethernet_mac_address": MAC1}, {"id": "nic1", "type": "phy", "ethernet_mac_address": MAC2}]
+    data = network(
+        {"format": "config_drive"},
+        [
+            nic(
+                MAC1,
+                addresses=["192.0.2.10/24", "2001:db8::10/64"],
+                gateway="192.0.2.1",
+                nameservers=["192.0.2.53"],
+                search=["example.org"],
+                routes=[{"to": "::/0", "via": "2001:db8::1"}],
+            ),
+            nic(MAC2),
+        ],
+    )
+    assert data["links"] == [
+        {"id": "nic0", "type": "phy", "ethernet_mac_address": MAC1},
+        {"id": "nic1", "type": "phy", "ethernet_mac_address": MAC2},
+    ]
     assert data["services"] == [{"type": "dns", "address": "192.0.2.53"}]
     assert data["networks"] == [
-        {"id": "nic0-0", "link": "nic0", "type": "ipv4", "ip_address": "192.0.2.10", "netmask": "255.255.255.0", "dns_nameservers": ["192.0.2.53"],
-         "dns_search": ["example.org"], "routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "192.0.2.1"}]},
-        {"id": "nic0-1", "link": "nic0", "type": "ipv6", "ip_address": "2001:db8::10", "netmask": "ffff:ffff:ffff:ffff::",
-         "routes": [{"network": "::", "netmask": "::", "gateway": "2001:db8::1"}]},
-        {"id": "nic1-0", "link": "nic1", "type": "ipv4_dhcp"}]
+        {
+            "id": "nic0-0",
+            "link": "nic0",
+            "type": "ipv4",
+            "ip_address": "192.0.2.10",
+            "netmask": "255.255.255.0",
+            "dns_nameservers": ["192.0.2.53"],
+            "dns_search": ["example.org"],
+            "routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "192.0.2.1"}],
+        },
+        {
+            "id": "nic0-1",
+            "link": "nic0",
+            "type": "ipv6",
+            "ip_address": "2001:db8::10",
+            "netmask": "ffff:ffff:ffff:ffff::",
+            "routes": [{"network": "::", "netmask": "::", "gateway": "2001:db8::1"}],
+        },
+        {"id": "nic1-0", "link": "nic1", "type": "ipv4_dhcp"},
+    ]
 
 
 def test_the_hash_depends_on_every_document_its_name_and_the_format():
@@ -224,7 +353,10 @@ def test_the_hash_depends_on_every_document_its_name_and_the_format():
     assert len({digest} | {seeds.documents_hash(*other) for other in others}) == 5
 
 
-@given(st.text("0123456789abcdef", min_size=64, max_size=64).filter(lambda h: set(h) != {"0"}), st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,52}\Z"))
+@given(
+    st.text("0123456789abcdef", min_size=64, max_size=64).filter(lambda h: set(h) != {"0"}),
+    st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,52}\Z"),
+)
 def test_a_seal_is_read_back(digest, instance_id):
     """From its field, and from a whole image."""
     data = seeds.seal(digest, instance_id)
