@@ -269,16 +269,7 @@ def usage(conn: libvirt.virConnect) -> Usage:
     domains: Dict[str, List[str]] = {}
     pools: Dict[str, Pool] = {}
     for domain in conn.listAllDomains():
-        flags = [libvirt.VIR_DOMAIN_XML_INACTIVE] if domain.isPersistent() else []
-        if domain.isActive():
-            flags.append(0)
-        for flag in flags:
-            try:
-                root = ET.fromstring(domain.XMLDesc(flag))
-            except libvirt.libvirtError as exc:
-                if is_gone(exc):
-                    continue
-                raise
+        for root in _definitions(domain):
             paths = disk_paths(root)
             for source in root.iterfind("devices/disk/source"):
                 if source.get("pool"):
@@ -289,6 +280,19 @@ def usage(conn: libvirt.virConnect) -> Usage:
                 domains.setdefault(os.path.realpath(path), []).append(domain.name())
                 domains.setdefault(path, []).append(domain.name())
     return Usage(domains, _overlays(conn))
+
+
+def _definitions(domain: libvirt.virDomain) -> List[ET.Element]:
+    """A domain's persistent and running XML; nothing where it has gone since it was listed."""
+    try:
+        flags = [libvirt.VIR_DOMAIN_XML_INACTIVE] if domain.isPersistent() else []
+        if domain.isActive():
+            flags.append(0)
+        return [ET.fromstring(domain.XMLDesc(flag)) for flag in flags]
+    except libvirt.libvirtError as exc:
+        if is_gone(exc):
+            return []
+        raise
 
 
 def _overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
