@@ -53,7 +53,7 @@ demo-clean: venv  ## Remove what the demo made
 
 .PHONY: check ruff mypy vermin shellcheck unit
 check: venv  ## Lint and unit tests: under a minute once .venv is there
-	@scripts/stages.py check
+	@$(PYTHON) scripts/stages.py check
 
 ruff: venv
 	ruff check --output-format concise .
@@ -67,5 +67,45 @@ vermin: venv
 shellcheck: packages-test
 	shellcheck $(SCRIPTS)
 
-unit: venv  ## Unit tests, straight with pytest
+unit: venv  ## Unit tests with pytest
 	pytest -n 2 tests/unit
+
+.PHONY: sanity units $(CORES:%=units-%) lint packaging docs build integration test-image
+sanity: venv packages-test  ## ansible-test sanity on core 2.19
+	scripts/ansible-test.sh sanity
+
+units: venv  ## ansible-test units on core 2.19; units-2.17 and units-2.18 with plain pytest
+	scripts/ansible-test.sh units
+
+$(CORES:%=units-%): units-%: venv-%
+	PATH=$(VENV)-$*/bin:$$PATH $(VENV)-$*/bin/pytest -n 2 tests/unit
+
+lint: venv  ## ansible-lint, antsibull-docs and the changelog fragments
+	ansible-lint
+	antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
+	antsibull-changelog lint
+
+build: venv  ## The tarball, in build/
+	ansible-galaxy collection build --force --output-path build
+
+packaging: venv packages-test  ## The tarball installed and run in an empty virtual environment
+	pytest tests/packaging
+
+docs: venv  ## The reference of all plugins, in docs/_build/html
+	scripts/docs.sh
+
+test-image: packages-test
+	scripts/build-image.sh
+
+integration: venv packages-test  ## Everything against a real libvirtd
+	scripts/with-libvirtd.sh pytest tests/integration
+
+.PHONY: test test-long bench
+test: packages-build  ## All gates but test-long and bench; what .ci/run runs
+	@$(PYTHON) scripts/stages.py test
+
+test-long: venv packages-test  ## The long sweeps
+	KVMFLEET_LONG=1 scripts/with-libvirtd.sh pytest tests/unit tests/integration
+
+bench: venv packages-test packages-bench  ## Figures against their peers, in .bench/results.json
+	scripts/with-libvirtd.sh python tests/bench/run.py

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # A running libvirtd for the demo and the tests.
 # Usage: libvirtd.sh start|stop|status
 #   start   uses one that runs; else systemd's; else starts virtlogd and libvirtd itself and remembers that it did

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Install the Debian or Ubuntu packages of the named sets, as far as they are missing.
 # Usage: packages.sh [--list] SET...   with SET one of build, run, image, test, bench
 set -euo pipefail

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026 kvmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -124,15 +123,17 @@ class Runner:
                 self.finish(key.data)
 
     def stop(self) -> None:
-        """End what still runs, so that each stage can clean up after itself."""
-        for process, _started in self.running.values():
-            os.killpg(process.pid, signal.SIGTERM)
-        for target, (process, _started) in self.running.items():
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                print("{0} does not end; killing it".format(target), flush=True)
-                os.killpg(process.pid, signal.SIGKILL)
+        """End what still runs: pytest undoes what its fixtures made on an interrupt, not on a termination."""
+        for number, patience in ((signal.SIGINT, 90), (signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+            alive = [process for process, _started in self.running.values() if process.poll() is None]
+            for process in alive:
+                os.killpg(process.pid, number)
+            deadline = time.monotonic() + patience
+            for process in alive:
+                try:
+                    process.wait(timeout=max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    print("process {0} does not end by {1}".format(process.pid, number.name), flush=True)
 
 
 def main(arguments: List[str]) -> int:
@@ -145,8 +146,11 @@ def main(arguments: List[str]) -> int:
     runner = Runner(SETS[arguments[0]])
 
     def on_signal(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
+    # A shell that put us into the background made us, and so all stages, deaf to interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGHUP, on_signal)
     try:
