@@ -4,14 +4,37 @@
 """What a guest tells: whether its agent listens, its addresses, its SSH, its cloud-init."""
 from __future__ import annotations
 
+import base64
+import errno
+import ipaddress
+import json
+import socket
+import time
 import xml.etree.ElementTree as ET
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, error_code, is_gone
+from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import call_within
 
 try:
     import libvirt
 except ImportError:
     pass  # run_module says so
+try:
+    import libvirt_qemu
+    HAS_LIBVIRT_QEMU = True
+except ImportError:
+    HAS_LIBVIRT_QEMU = False
 
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
+SOURCES = ("lease", "agent", "arp")
+WAITS = ("none", "address", "ssh", "cloud_init")
+
+_POLL_S = 0.5
+_PROBE_S = 3.0         # one TCP connection attempt, banner included
+_BANNER_BYTES = 4096   # a server may send lines before its SSH identification (RFC 4253, 4.2)
+_FAMILY = {0: "ipv4", 1: "ipv6"}  # virIPAddrType
 
 
 def agent_in(root: ET.Element) -> bool:
@@ -22,3 +45,353 @@ def agent_in(root: ET.Element) -> bool:
 def agent_connected(domain: libvirt.virDomain) -> bool:
     """Whether the guest's agent has opened its channel; says nothing about whether it answers."""
     return agent_in(ET.fromstring(domain.XMLDesc(0)))
+
+
+def usable(address: str) -> bool:
+    """Whether an address can be one to reach a guest by: neither loopback, link-local, multicast nor unspecified."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return not (parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified)
+
+
+def _entry(address: str, prefix: Optional[int], mac: Optional[str], source: str) -> Dict[str, Any]:
+    return {"address": address, "prefix": prefix or None, "family": "ipv6" if ":" in address else "ipv4", "mac": mac, "source": source}
+
+
+def merge(observed: Sequence[Mapping[str, Any]], static: Sequence[str]) -> List[Dict[str, Any]]:
+    """One list out of what was observed (best source first) and the static addresses of our metadata (with or without prefix).
+
+    An address appears once, under the first source that told it. Static ones come first, then IPv4 before IPv6: the first is the one to use.
+    """
+    found: Dict[str, Dict[str, Any]] = {}
+    for item in observed:
+        if not usable(item["address"]):
+            continue
+        known = found.setdefault(item["address"], dict(item))
+        for key in ("prefix", "mac"):
+            known[key] = known[key] or item[key]
+    wanted = []
+    for text in static:
+        address, _slash, prefix = text.partition("/")
+        wanted.append(address)
+        length = int(prefix) if prefix.isdigit() else None
+        known = found.setdefault(address, _entry(address, length, None, "static"))
+        known["prefix"] = known["prefix"] or length
+    order = list(found.values())
+    return sorted(order, key=lambda e: (e["address"] not in wanted, e["family"] != "ipv4"))
+
+
+def lease_table(conn: libvirt.virConnect) -> Dict[str, List[Dict[str, Any]]]:
+    """MAC -> DHCP leases of all active libvirt networks, the newest first: one call per network, however many VMs.
+
+    A guest that was made anew under its old MAC may show two leases, because its DHCP client identifies itself otherwise.
+    """
+    table: Dict[str, List[Tuple[int, Dict[str, Any]]]] = {}
+    for network in conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE):
+        try:
+            leases = network.DHCPLeases() or []
+        except libvirt.libvirtError as exc:
+            if is_gone(exc) or error_code(exc) in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_SUPPORT):
+                continue  # stopped in between, or without DHCP
+            raise
+        for lease in leases:
+            mac = (lease.get("mac") or "").lower()
+            if mac and lease.get("ipaddr"):
+                table.setdefault(mac, []).append((int(lease.get("expirytime") or 0), _entry(lease["ipaddr"], lease.get("prefix"), mac, "lease")))
+    return {mac: [entry for _expiry, entry in sorted(items, key=lambda i: -i[0])] for mac, items in table.items()}
+
+
+def _interface_entries(answer: Mapping[str, Any], source: str, macs: Sequence[str]) -> List[Dict[str, Any]]:
+    """Entries out of virDomainInterfaceAddresses' answer; a guest's own bridges and tunnels (another MAC) are left out."""
+    entries: List[Dict[str, Any]] = []
+    for interface in answer.values():
+        mac = (interface.get("hwaddr") or "").lower()
+        if mac not in macs:
+            continue
+        entries.extend(_entry(a["addr"].partition("%")[0], a.get("prefix"), mac, source) for a in interface.get("addrs") or [] if a.get("type") in _FAMILY)
+    return entries
+
+
+def _asked(domain: libvirt.virDomain, source: str, macs: Sequence[str], agent_timeout_s: float) -> List[Dict[str, Any]]:
+    number = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT if source == "agent" else libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP
+    try:
+        if source == "agent":
+            answered, answer = call_within(lambda: domain.interfaceAddresses(number, 0), agent_timeout_s)
+            if not answered:
+                return []
+        else:
+            answer = domain.interfaceAddresses(number, 0)
+    except libvirt.libvirtError as exc:
+        # The guest went off, its agent went away or is too old: no address from there, which is what the caller learns.
+        if is_gone(exc) or error_code(exc) in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED,
+                                               libvirt.VIR_ERR_AGENT_COMMAND_FAILED, libvirt.VIR_ERR_AGENT_COMMAND_TIMEOUT, libvirt.VIR_ERR_NO_SUPPORT,
+                                               libvirt.VIR_ERR_OPERATION_UNSUPPORTED, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+                                               libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_INTERNAL_ERROR):
+            return []
+        raise
+    return _interface_entries(answer or {}, source, macs)
+
+
+def observed_addresses(domain: libvirt.virDomain, root: ET.Element, leases: Mapping[str, Sequence[Dict[str, Any]]], sources: Sequence[str] = SOURCES,
+                       agent_timeout_s: float = 5) -> List[Dict[str, Any]]:
+    """What leases, agent and ARP say of a running domain with this live XML."""
+    macs = [(m.get("address") or "").lower() for m in root.iterfind("devices/interface/mac")]
+    found: List[Dict[str, Any]] = []
+    for source in sources:
+        if source == "lease":
+            found.extend(entry for mac in macs for entry in leases.get(mac, []))
+        elif source != "agent" or agent_in(root):
+            found.extend(_asked(domain, source, macs, agent_timeout_s))
+    return [e for e in found if usable(e["address"])]
+
+
+def static_addresses(root: ET.Element) -> List[str]:
+    """The addresses in our metadata."""
+    meta = _metadata.find(root)
+    return list(meta.addresses) if meta else []
+
+
+def addresses(domain: libvirt.virDomain, conn: libvirt.virConnect, sources: Sequence[str] = SOURCES, agent_timeout_s: float = 5) -> List[Dict[str, Any]]:
+    """The addresses of a domain: DHCP lease, guest agent, ARP, and the static ones of our metadata; never loopback or link-local.
+
+    A hung agent costs its timeout, once. A domain that is not running has its static addresses only.
+
+    :returns: [{address, prefix (or None), family, mac (or None), source}], the one to use first
+    """
+    root = ET.fromstring(domain.XMLDesc(0))
+    if not domain.isActive():
+        return merge([], static_addresses(root))
+    leases = lease_table(conn) if "lease" in sources else {}
+    return merge(observed_addresses(domain, root, leases, sources, agent_timeout_s), static_addresses(root))
+
+
+def _greeting(sock: socket.socket, greeting: bytes, deadline: float) -> str:
+    received = b""
+    try:
+        while len(received) < _BANNER_BYTES:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return "connected, no banner"
+            sock.settimeout(left)
+            piece = sock.recv(256)
+            if not piece:
+                break
+            received += piece
+            if any(line.startswith(greeting) for line in received.split(b"\n")):
+                return "open"
+    except (socket.timeout, ConnectionResetError):
+        return "connected, no banner"
+    return "connected, another banner" if received else "connected, no banner"
+
+
+def probe_tcp(address: str, port: int, timeout_s: float = _PROBE_S, greeting: Optional[bytes] = None) -> str:
+    """How a TCP port answers: C(open), C(refused), C(no route), C(no answer); where a greeting is expected also C(connected, no banner)."""
+    deadline = time.monotonic() + max(0.01, timeout_s)
+    try:
+        with socket.create_connection((address, port), timeout=max(0.01, timeout_s)) as sock:
+            return "open" if greeting is None else _greeting(sock, greeting, deadline)
+    except socket.timeout:
+        return "no answer"
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError as exc:
+        if exc.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ETIMEDOUT):
+            return "no route"
+        return str(exc)
+
+
+def _timeout(name: str, what: str, timeout_s: float, last: str) -> FleetError:
+    return FleetError("{0}: no {1} within {2:g} s; last state: {3}".format(name, what, timeout_s, last), "wait_timeout", name=name, last_state=last)
+
+
+def wait_ssh(address: str, port: int = 22, timeout_s: float = 300, name: Optional[str] = None) -> float:
+    """Wait until an SSH server greets at an address; returns the seconds it took. Raises FleetError C(wait_timeout) with the last state."""
+    started = time.monotonic()
+    while True:
+        left = started + timeout_s - time.monotonic()
+        last = probe_tcp(address, port, min(_PROBE_S, max(0.05, left)), b"SSH-")
+        if last == "open":
+            return time.monotonic() - started
+        left = started + timeout_s - time.monotonic()
+        if left <= 0:
+            raise _timeout(name or address, "SSH at {0}:{1}".format(address, port), timeout_s, last)
+        time.sleep(min(_POLL_S, left))
+
+
+class Waiter:
+    """One wait for one domain: observes it again and again until a deadline, and keeps the last state for the message."""
+
+    def __init__(self, domain: libvirt.virDomain, conn: libvirt.virConnect, timeout_s: float, sources: Sequence[str], agent_timeout_s: float) -> None:
+        self.domain, self.conn, self.timeout_s, self.sources, self.agent_timeout_s = domain, conn, timeout_s, sources, agent_timeout_s
+        self.name = domain.name()
+        self.started = time.monotonic()
+        self.last = "no address yet"
+
+    @property
+    def left(self) -> float:
+        return self.started + self.timeout_s - time.monotonic()
+
+    def elapsed(self) -> float:
+        return round(time.monotonic() - self.started, 1)
+
+    def poll(self, what: str) -> None:
+        """Wait for the next try; raises C(wait_timeout) where there is none."""
+        if self.left <= 0:
+            raise _timeout(self.name, what, self.timeout_s, self.last)
+        time.sleep(min(_POLL_S, self.left))
+
+    def live(self) -> ET.Element:
+        """The live XML; a guest that is off cannot answer, so it is not waited for."""
+        try:
+            active = self.domain.isActive()
+            root = ET.fromstring(self.domain.XMLDesc(0)) if active else None
+        except libvirt.libvirtError as exc:
+            if not is_gone(exc):
+                raise
+            root = None
+        if root is None:
+            raise FleetError("{0}: it is not running, so it cannot answer. Start it, and look at its console if it stopped by itself".format(self.name),
+                             "guest_not_running", name=self.name, last_state="stopped")
+        return root
+
+    def observe(self) -> Tuple[List[Dict[str, Any]], List[str]]:
+        """What is seen of the guest's addresses now, and the static ones it should have."""
+        root = self.live()
+        leases = lease_table(self.conn) if "lease" in self.sources else {}
+        observed = observed_addresses(self.domain, root, leases, self.sources, min(self.agent_timeout_s, max(0.1, self.left)))
+        return observed, static_addresses(root)
+
+    def address(self) -> List[Dict[str, Any]]:
+        """The usable addresses now, an empty list where there are none. A static one counts where the guest shows signs of it."""
+        observed, static = self.observe()
+        if observed or not static:
+            self.last = "no address yet" if not observed else "address {0}".format(observed[0]["address"])
+            return merge(observed, static) if observed else []
+        for text in static:
+            # The attempt also makes the host ask for the MAC, so that ARP knows a guest on the same link next time, whatever its firewall does.
+            answer = probe_tcp(text.partition("/")[0], 22, min(1.0, max(0.05, self.left)))
+            self.last = "static address {0}: {1}".format(text.partition("/")[0], answer)
+            if answer in ("open", "refused"):
+                return merge([], static)
+        return []
+
+
+def _wait_address_of(waiter: Waiter) -> List[Dict[str, Any]]:
+    found = waiter.address()
+    while not found:
+        waiter.poll("address")
+        found = waiter.address()
+    return found
+
+
+def wait_address(domain: libvirt.virDomain, conn: libvirt.virConnect, timeout_s: float = 300, sources: Sequence[str] = SOURCES,
+                 agent_timeout_s: float = 5) -> List[Dict[str, Any]]:
+    """Wait until a running domain has an address that can be used; returns its addresses. Raises FleetError C(wait_timeout)."""
+    return _wait_address_of(Waiter(domain, conn, timeout_s, sources, agent_timeout_s))
+
+
+def _wait_ssh_of(waiter: Waiter, port: int) -> str:
+    """Wait until one of a domain's addresses greets as an SSH server; returns that address."""
+    while True:
+        states = []
+        for entry in merge(*waiter.observe()):
+            answer = probe_tcp(entry["address"], port, min(_PROBE_S, max(0.05, waiter.left)), b"SSH-")
+            if answer == "open":
+                return str(entry["address"])
+            states.append("{0} port {1}: {2}".format(entry["address"], port, answer))
+        waiter.last = ", ".join(states) or "no address yet"
+        waiter.poll("SSH")
+
+
+def _agent_command(domain: libvirt.virDomain, command: str, arguments: Mapping[str, Any], timeout_s: float) -> Dict[str, Any]:
+    text = json.dumps({"execute": command, "arguments": arguments})
+    answered, answer = call_within(lambda: libvirt_qemu.qemuAgentCommand(domain, text, max(1, int(timeout_s)), 0), timeout_s + 1)
+    if not answered:
+        raise TimeoutError(command)
+    result = json.loads(answer).get("return")
+    return result if isinstance(result, dict) else {}
+
+
+def guest_exec(domain: libvirt.virDomain, path: str, args: Sequence[str], timeout_s: float = 10) -> Tuple[Optional[int], str]:
+    """Run a program in the guest by its agent: (exit code, standard output); (None, "") where it did not end in time."""
+    deadline = time.monotonic() + timeout_s
+    pid = _agent_command(domain, "guest-exec", {"path": path, "arg": list(args), "capture-output": True}, timeout_s).get("pid")
+    while True:
+        status = _agent_command(domain, "guest-exec-status", {"pid": pid}, max(1.0, deadline - time.monotonic()))
+        if status.get("exited"):
+            return status.get("exitcode"), base64.b64decode(status.get("out-data") or "").decode("utf-8", "replace")
+        if time.monotonic() >= deadline:
+            return None, ""
+        time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+
+
+def read_cloud_init_status(output: str) -> Dict[str, Any]:
+    """The answer of C(cloud-init status), JSON or the text of old versions: {status, errors, recoverable}."""
+    try:
+        data = json.loads(output)
+    except ValueError:
+        lines = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
+        return {"status": lines.get("status", "unknown").strip(), "errors": [], "recoverable": {}}
+    if not isinstance(data, dict):
+        return {"status": "unknown", "errors": [], "recoverable": {}}
+    return {"status": data.get("status") or "unknown", "errors": [str(e) for e in data.get("errors") or []],
+            "recoverable": data.get("recoverable_errors") or {}}
+
+
+def _cloud_init_now(domain: libvirt.virDomain, timeout_s: float) -> Dict[str, Any]:
+    code, output = guest_exec(domain, "cloud-init", ["status", "--format", "json"], timeout_s)
+    if code is not None and not output.strip():  # before --format was known
+        code, output = guest_exec(domain, "cloud-init", ["status"], timeout_s)
+    return read_cloud_init_status(output)
+
+
+def _wait_cloud_init_of(waiter: Waiter) -> Dict[str, Any]:
+    if not HAS_LIBVIRT_QEMU:
+        raise FleetError("{0}: waiting for cloud-init by the guest agent needs the Python module libvirt_qemu, which is part of libvirt-python; "
+                         "this installation lacks it. Wait for ssh instead".format(waiter.name), "missing_library", name=waiter.name)
+    waiter.last = "the guest agent is not connected (is qemu-guest-agent installed in the image, and the VM's agent channel on?)"
+    while True:
+        if agent_in(waiter.live()):
+            try:
+                answer = _cloud_init_now(waiter.domain, min(10.0, max(1.0, waiter.left)))
+            except TimeoutError:
+                waiter.last = "the guest agent does not answer"
+            except libvirt.libvirtError as exc:
+                if error_code(exc) == libvirt.VIR_ERR_INTERNAL_ERROR and ("has been disabled" in str(exc) or "has not been found" in str(exc)
+                                                                           or "not allowed" in str(exc)):
+                    raise FleetError("{0}: the guest's agent refuses guest-exec: {1}. Allow guest-exec and guest-exec-status in the guest's qemu-ga "
+                                     "configuration, or wait for ssh instead".format(waiter.name, exc), "agent_refused", name=waiter.name) from None
+                waiter.last = "the guest agent says: {0}".format(exc)
+            else:
+                waiter.last = "cloud-init: {0}".format(answer["status"])
+                if answer["status"] in ("done", "disabled"):
+                    return answer
+                if answer["status"] == "error":
+                    raise FleetError("{0}: cloud-init failed in the guest: {1}. See /var/log/cloud-init-output.log there".format(
+                        waiter.name, "; ".join(answer["errors"]) or "no reason given"), "cloud_init_failed", name=waiter.name, errors=answer["errors"])
+        waiter.poll("end of cloud-init")
+
+
+def wait_cloud_init_by_agent(domain: libvirt.virDomain, timeout_s: float = 600) -> Dict[str, Any]:
+    """Wait until cloud-init in the guest is done, by C(cloud-init status) through the guest agent.
+
+    Raises FleetError C(wait_timeout), C(cloud_init_failed), C(agent_refused) or C(missing_library).
+    """
+    return _wait_cloud_init_of(Waiter(domain, domain.connect(), timeout_s, (), 5))
+
+
+def wait_for(domain: libvirt.virDomain, conn: libvirt.virConnect, what: str, timeout_s: float = 300, port: int = 22, sources: Sequence[str] = SOURCES,
+             agent_timeout_s: float = 5) -> Dict[str, Any]:
+    """Wait for C(address), C(ssh) or C(cloud_init); returns {name, waited_for, seconds, address, cloud_init}."""
+    waiter = Waiter(domain, conn, timeout_s, sources, agent_timeout_s)
+    result: Dict[str, Any] = {"name": waiter.name, "waited_for": what, "address": None, "cloud_init": None}
+    if what == "ssh":
+        result["address"] = _wait_ssh_of(waiter, port)
+    elif what == "cloud_init":
+        result["cloud_init"] = _wait_cloud_init_of(waiter)
+    else:
+        result["address"] = _wait_address_of(waiter)[0]["address"]
+    result["seconds"] = waiter.elapsed()
+    return result

@@ -4,12 +4,16 @@
 """Power states of a domain, and the seven ways to change them."""
 from __future__ import annotations
 
-import threading
 import time
-from typing import Any, Callable, Dict, Optional, Tuple
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._guest import agent_connected
+from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import call_within, in_parallel
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 
 try:
     import libvirt
@@ -21,10 +25,11 @@ CLAIMED_PHASES = ("pending", "building", "deleting")  # another run is at work o
 PHASE_STATES = CLAIMED_PHASES + ("failed",)
 
 # A guest that is still booting ignores the power button, so it is pressed again until the deadline.
-_ASK_AGAIN_S = 10.0
-# How long the agent may take to accept a request before the power button is pressed as well.
-_AGENT_ACCEPT_S = 3.0
+_ASK_AGAIN_S = 5.0
+# How long the agent may take to answer before the power button is pressed instead.
+_AGENT_ANSWER_S = 3.0
 _POLL_FIRST_S, _POLL_MAX_S = 0.02, 0.25
+_WORKERS = 16
 
 # Numbers of virDomainState and its reasons, which are libvirt's stable ABI: this table also works on what bulk statistics return.
 _RUNNING, _BLOCKED, _PAUSED, _SHUTDOWN, _SHUTOFF, _CRASHED, _PMSUSPENDED = 1, 2, 3, 4, 5, 6, 7
@@ -142,18 +147,6 @@ def force_off(domain: libvirt.virDomain) -> bool:
     return True
 
 
-def _in_background(work: Callable[[], Any]) -> threading.Thread:
-    """Run a call that a hung guest agent may block for a minute or for ever. The thread is a daemon: it is never joined late."""
-    def quiet() -> None:
-        try:
-            work()
-        except libvirt.libvirtError:
-            return  # the power button follows in any case, and the domain's state is what decides
-    thread = threading.Thread(target=quiet, daemon=True)
-    thread.start()
-    return thread
-
-
 def _until_off(domain: libvirt.virDomain, deadline: float) -> bool:
     pause = _POLL_FIRST_S
     while True:
@@ -166,16 +159,23 @@ def _until_off(domain: libvirt.virDomain, deadline: float) -> bool:
         pause = min(pause * 1.5, _POLL_MAX_S)
 
 
-def _ask_to_stop(domain: libvirt.virDomain, with_agent: bool) -> None:
-    """One press of the power button, and the agent asked first where there is one."""
-    flags = 0
-    if with_agent and agent_connected(domain):
-        thread = _in_background(lambda: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT))
-        thread.join(_AGENT_ACCEPT_S)
-        flags = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-        if not _observe(domain)[1]:
-            return
-    domain.shutdownFlags(flags)
+def _by_agent(domain: libvirt.virDomain, request: Callable[[], Any]) -> bool:
+    """Whether the guest's agent took a request. It is asked the time first, because the request itself may rightly take as long as a guest's way down."""
+    if not agent_connected(domain):
+        return False
+    try:
+        if not call_within(lambda: domain.getTime(0), _AGENT_ANSWER_S)[0]:
+            return False
+        call_within(request, _AGENT_ANSWER_S)
+    except libvirt.libvirtError:
+        return False  # the power button follows, and the domain's state is what decides
+    return True
+
+
+def _ask_to_stop(domain: libvirt.virDomain, by_agent: bool) -> None:
+    if not (by_agent and _by_agent(domain, lambda: domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT))):
+        # Without the flag libvirt would ask the agent itself, and wait for a hung one.
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN if agent_connected(domain) else 0)
 
 
 def shutdown(domain: libvirt.virDomain, timeout_s: float = 120, force: bool = False) -> str:
@@ -200,7 +200,7 @@ def shutdown(domain: libvirt.virDomain, timeout_s: float = 120, force: bool = Fa
     while True:
         try:
             if state_of(domain) == "running":
-                _ask_to_stop(domain, with_agent=first)
+                _ask_to_stop(domain, by_agent=first)
         except libvirt.libvirtError:
             if _observe(domain)[1]:
                 raise
@@ -220,16 +220,8 @@ def reboot(domain: libvirt.virDomain) -> bool:
     """Ask the guest to reboot; does not wait for it. A guest that does not listen needs C(reset)."""
     if not _needed(domain, "reboot"):
         return False
-    if agent_connected(domain):
-        # The power button as well would shut down a guest whose agent is already rebooting it, so it is either or.
-        answers = []
-        thread = _in_background(lambda: answers.append(domain.reboot(libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT)))
-        thread.join(_AGENT_ACCEPT_S)
-        if answers:
-            return True
-        domain.reboot(libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
-        return True
-    domain.reboot(0)
+    if not _by_agent(domain, lambda: domain.reboot(libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT)):
+        domain.reboot(libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN if agent_connected(domain) else 0)
     return True
 
 
@@ -271,3 +263,103 @@ def perform(domain: libvirt.virDomain, action: str, shutdown_timeout_s: float = 
     simple: Dict[str, Callable[[libvirt.virDomain], bool]] = {
         "start": start, "force_off": force_off, "reboot": reboot, "reset": reset, "pause": pause, "resume": resume}
     return simple[action](domain)
+
+
+_AFTER = {"start": "running", "shutdown": "stopped", "force_off": "stopped", "pause": "paused", "resume": "running"}
+
+
+@dataclass
+class Target:
+    """A VM that an action is for: what is known of it before, and what became of it."""
+
+    domain: libvirt.virDomain
+    name: str
+    uuid: str
+    state_before: str
+    changed: bool
+    state: str
+    error: Optional[Exception] = None
+
+    def as_result(self) -> Dict[str, Any]:
+        """Its item in the module's result."""
+        result = {"name": self.name, "uuid": self.uuid, "state_before": self.state_before, "state": self.state, "changed": self.changed}
+        if self.error is not None:
+            result.update(failed=True, msg=str(self.error), reason=getattr(self.error, "code", "libvirt_error"))
+        return result
+
+
+def _find(conn: libvirt.virConnect, names: Sequence[str]) -> List[libvirt.virDomain]:
+    found, missing = [], []
+    for name in dict.fromkeys(names):
+        try:
+            found.append(conn.lookupByName(name))
+        except libvirt.libvirtError as exc:
+            if not is_gone(exc):
+                raise
+            missing.append(name)
+    if missing:
+        raise SpecError("names", ", ".join(missing), "there is no such VM on this host", "Look at the list of VMs (playbook list_vms, module vm_info)",
+                        "unknown_vm")
+    return found
+
+
+def _target(domain: libvirt.virDomain, action: str, group: Optional[str], managed_only: bool) -> Target:
+    meta = _metadata.find(ET.fromstring(domain.XMLDesc(0)))
+    name = domain.name()
+    if meta is None and managed_only:
+        raise SpecError("names", name, "is a domain that was not made by kvmfleet",
+                        "Adopt it (vm_domain with adopt: true), or set managed_only: false", "not_managed")
+    if group is not None and (meta is None or meta.group != group):
+        raise SpecError("group", group, "{0} is not a VM of this group".format(name), "Name VMs of the group only", "wrong_group")
+    state, active = _observe(domain)
+    try:
+        if meta is not None and meta.phase in CLAIMED_PHASES:
+            plan(action, meta.phase)
+        changed = plan(action, state, active)
+    except FleetError as exc:
+        raise FleetError("{0}: {1}. Nothing was touched".format(name, exc), exc.code, name=name, **exc.data) from None
+    return Target(domain, name, domain.UUIDString(), state, changed, _AFTER.get(action, state) if changed else state)
+
+
+def targets(conn: libvirt.virConnect, names: Sequence[str], action: str, group: Optional[str] = None, managed_only: bool = True) -> List[Target]:
+    """The VMs of an action, all of them checked; touches nothing. C(changed) and C(state) are what the action will make of them.
+
+    :param group: refuse VMs of any other group
+    :param managed_only: refuse domains without our metadata
+    """
+    return [_target(domain, action, group, managed_only) for domain in _find(conn, names)]
+
+
+def _carry_out(target: Target, action: str, shutdown_timeout_s: float, force: bool) -> None:
+    try:
+        target.changed = perform(target.domain, action, shutdown_timeout_s, force)
+    except (FleetError, libvirt.libvirtError) as exc:
+        target.error = exc if isinstance(exc, FleetError) else FleetError("{0}: cannot {1}: libvirt refused: {2}".format(target.name, action, exc))
+    target.state = state_of(target.domain)
+    if target.error is not None:
+        target.changed = target.state != target.state_before
+
+
+def perform_all(chosen: Sequence[Target], action: str, shutdown_timeout_s: float = 120, force: bool = False) -> None:
+    """Carry out an action on many VMs at once; shutdowns share one deadline. A failure stays with its VM (C(error))."""
+    workers = len(chosen) if action == "shutdown" else _WORKERS
+    for _none, failure in in_parallel(lambda target: _carry_out(target, action, shutdown_timeout_s, force), chosen, workers):
+        if failure is not None:
+            raise failure
+
+
+def failure_of(chosen: Sequence[Target]) -> Optional[FleetError]:
+    """One error for all VMs that failed, or None."""
+    failed = [t for t in chosen if t.error is not None]
+    if not failed:
+        return None
+    codes = {getattr(t.error, "code", "libvirt_error") for t in failed}
+    return FleetError("; ".join(str(t.error) for t in failed), codes.pop() if len(codes) == 1 else "several_failed")
+
+
+def diff(chosen: Sequence[Target], action: str) -> Dict[str, str]:
+    """Ansible's diff of the power states; a reboot or reset shows as such, since the state before and after is the same."""
+    def after(target: Target) -> str:
+        return "{0} ({1})".format(target.state, action) if target.changed and target.state == target.state_before else target.state
+    return {"before": "".join("{0}: {1}\n".format(t.name, t.state_before) for t in chosen),
+            "after": "".join("{0}: {1}\n".format(t.name, after(t)) for t in chosen)}
