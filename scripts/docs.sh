@@ -10,7 +10,7 @@ mkdir -p "$out/rst"
 mkdir -p "$out/rst/collections/kvmfleet/core"
 chmod 0700 "$out/rst/collections/kvmfleet/core"
 cp docs/sphinx/conf.py docs/sphinx/index.rst "$out/rst/"
-antsibull-docs collection --use-current --fail-on-error --squash-hierarchy --use-html-blobs --dest-dir "$out/rst/collections/kvmfleet/core" kvmfleet.core
+antsibull-docs collection --use-current --fail-on-error --squash-hierarchy --dest-dir "$out/rst/collections/kvmfleet/core" kvmfleet.core
 sphinx-build -q -W --keep-going -b html "$out/rst" "$out/html"
 missing=0
 for page in plugins/modules/*.py plugins/inventory/*.py; do
