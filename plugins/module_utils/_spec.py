@@ -19,10 +19,10 @@ _UNITS = {
     "G": GIB, "GIB": GIB, "GB": 10 ** 9, "T": TIB, "TIB": TIB, "TB": 10 ** 12,
 }
 _SIZE = re.compile(r"^\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*$")
-_LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
-_MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
-_LABEL_KEY = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")
-_VOLUME_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._:+@-]{0,199}$")
+_LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
+_MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
+_LABEL_KEY = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?\Z")
+_VOLUME_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._:+@-]{0,199}\Z")
 
 POWER_STATES = ("present", "running", "stopped", "paused", "restarted")
 STATES = POWER_STATES + ("absent",)
@@ -265,6 +265,7 @@ class DiskSpec:
     volume: Optional[str] = None          # an existing volume of the user's, in pool
     path: Optional[str] = None            # an existing file or block device of the user's; "" = an empty drive
     size: Optional[int] = None            # > 0: a volume of ours of that virtual size
+    default_size: Optional[int] = None    # the same for a new volume only; one that exists keeps its size
     image: Optional[str] = None           # backing volume (in image_pool) or absolute path
     image_pool: Optional[str] = None
     image_format: Optional[str] = None
@@ -283,7 +284,7 @@ class DiskSpec:
     @property
     def managed(self) -> bool:
         """Whether the volume is ours: made with the VM and deleted with it."""
-        return self.size is not None or self.image is not None
+        return self.size is not None or self.default_size is not None or self.image is not None
 
 
 @dataclass
@@ -350,6 +351,8 @@ class VmSpec:
     memory_mib: Optional[int] = None
     max_memory_mib: Optional[int] = None
     memory_request_mib: Optional[int] = None
+    default_vcpus: Optional[int] = None       # for a new VM only; one that exists keeps what it has
+    default_memory_mib: Optional[int] = None
     cpu_mode: Optional[str] = None
     cpu_model: Optional[str] = None
     cpu_features: Optional[Dict[str, str]] = None
@@ -408,10 +411,12 @@ def disk_from_params(params: Mapping[str, Any], index: int) -> DiskSpec:
     disk.clone = params.get("clone") or "overlay"
     disk.device = params.get("device") or "disk"
     disk.delete_with_vm = bool(params.get("delete_with_vm"))
-    if params.get("size") is not None:
-        disk.size = parse_size("size", params["size"], minimum=MIB)
-        if disk.size % 512:
-            raise SpecError("size", params["size"], "is not a whole number of 512-byte sectors", "Use MiB or GiB")
+    for key in ("size", "default_size"):
+        if params.get(key) is not None:
+            size = parse_size(key, params[key], minimum=MIB)
+            if size % 512:
+                raise SpecError(key, params[key], "is not a whole number of 512-byte sectors", "Use MiB or GiB")
+            setattr(disk, key, size)
     if params.get("reserve") is not None:
         disk.reserve = parse_size("reserve", params["reserve"], minimum=0)
     sources = [k for k, given in (("volume", disk.volume), ("path", disk.path is not None), ("size or image", disk.managed)) if given]
@@ -540,12 +545,13 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
     for key in ("group", "namespace", "set"):
         if getattr(spec, key):
             check_label(key, getattr(spec, key), key)
-    for key in ("vcpus", "max_vcpus"):
+    for key in ("vcpus", "max_vcpus", "default_vcpus"):
         if params.get(key) is not None:
             setattr(spec, key, parse_int(key, params[key], 1, 4096, "a number of vcpus"))
     if spec.vcpus and spec.max_vcpus and spec.max_vcpus < spec.vcpus:
         raise SpecError("max_vcpus", spec.max_vcpus, "is less than vcpus ({0})".format(spec.vcpus), "Raise max_vcpus or lower vcpus")
-    for source, target in (("memory", "memory_mib"), ("max_memory", "max_memory_mib"), ("memory_request", "memory_request_mib")):
+    for source, target in (("memory", "memory_mib"), ("max_memory", "max_memory_mib"), ("memory_request", "memory_request_mib"),
+                           ("default_memory", "default_memory_mib")):
         if params.get(source) is not None:
             setattr(spec, target, parse_mib(source, params[source]))
     if spec.memory_mib and spec.max_memory_mib and spec.max_memory_mib < spec.memory_mib:
