@@ -289,6 +289,7 @@ def _nics(values: Mapping[str, Any], group: Mapping[str, Any], catalogs: Catalog
             raise _fail("vm_ip", ",".join(values["vm_ip"]), "is given together with {0}.ip".format(where), "Give it once")
         given = [str(a) for a in listed.get("ip", (values.get("vm_ip") if first else None) or [])]
         addresses = _Addresses(ip_option, given, name, entry)
+        addresses.at(0, count)
         mac = nic.get("mac") or (values.get("vm_mac") if first else None)
         if mac:
             if count > 1:
@@ -485,6 +486,8 @@ def build(values: Mapping[str, Any], catalogs: Catalogs, hosts: Sequence[Host], 
 def host_item(request: Request, host: Host, catalogs: Catalogs) -> Dict[str, Any]:
     """The item of vm_set's C(vms) that a request becomes on a host. Raises SpecError where the host lacks a network or storage class."""
     item = dict(request.item)
+    if item["state"] == "absent":
+        return item
     if item.get("virt_type", "auto") == "auto":
         item.pop("virt_type", None)
         if host.virt_type not in (None, "auto"):

@@ -1,0 +1,84 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Catalogs and host variables: faults are found by key, and only where they are used."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import SCHEMAS, Catalogs, Host, read_host
+
+
+def test_an_entry_is_converted() -> None:
+    catalogs = Catalogs({"kvmfleet_flavors": {"small": {"vcpus": "2", "memory": "2GiB", "disk": None}}})
+    assert catalogs.find("kvmfleet_flavors", "vm_flavor", "small") == {"vcpus": 2, "memory": "2GiB"}
+
+
+def test_a_catalog_may_come_as_text() -> None:
+    catalogs = Catalogs({"kvmfleet_networks": '{"lan": {"cidr": "10.0.0.0/24"}}'})
+    assert catalogs.entry("kvmfleet_networks", "lan") == {"cidr": ["10.0.0.0/24"]}
+
+
+@pytest.mark.parametrize("catalog", sorted(SCHEMAS))
+def test_unknown_keys_are_named_with_the_nearest(catalog: str) -> None:
+    key = sorted(SCHEMAS[catalog])[0]
+    catalogs = Catalogs({catalog: {"good": {}, "bad": {key + "x": 1}}})
+    assert catalogs.entry(catalog, "good") == {}
+    with pytest.raises(SpecError, match="Perhaps {0} was meant".format(key)) as caught:
+        catalogs.entry(catalog, "bad")
+    assert caught.value.option == "{0}.bad.{1}x".format(catalog, key)
+    with pytest.raises(SpecError):
+        catalogs.check_all()
+
+
+@pytest.mark.parametrize("catalog, key, value", [
+    ("kvmfleet_flavors", "memory", "2"), ("kvmfleet_flavors", "vcpus", 0), ("kvmfleet_images", "source", "ftp"), ("kvmfleet_images", "min_disk", "big"),
+    ("kvmfleet_groups", "locked", "perhaps"), ("kvmfleet_groups", "quota", {"vm": 3}), ("kvmfleet_networks", "mtu", "jumbo"),
+])
+def test_wrong_values_are_named_by_key(catalog: str, key: str, value: Any) -> None:
+    with pytest.raises(SpecError) as caught:
+        Catalogs({catalog: {"it": {key: value}}}).entry(catalog, "it")
+    assert caught.value.option.startswith("{0}.it.{1}".format(catalog, key))
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    catalogs = Catalogs({"kvmfleet_images": {"debian:12": {}, "ubuntu:24.04": {}}})
+    with pytest.raises(SpecError, match="Perhaps debian:12 was meant") as caught:
+        catalogs.find("kvmfleet_images", "vm_image", "debain:12")
+    assert (caught.value.option, caught.value.code) == ("vm_image", "unknown_image")
+    with pytest.raises(SpecError, match="None is defined"):
+        Catalogs({}).find("kvmfleet_storage_classes", "vm_storage_class", "ssd")
+
+
+def test_host_variables() -> None:
+    host = read_host("kvm1", {"kvm_pool": "ssd", "kvm_ratios": {"vcpus": "4"}, "kvm_schedulable": "no", "kvm_zone": "", "kvm_totals": {"memory": "64GiB"}})
+    assert (host.pool, host.ratios, host.schedulable, host.zone, host.totals) == ("ssd", {"vcpus": 4.0}, False, None, {"memory": "64GiB"})
+
+
+@pytest.mark.parametrize("variable, value", [("kvm_virt_type", "xen"), ("kvm_ratios", {"cpu": 4}), ("kvm_ratios", {"vcpus": "many"}),
+                                             ("kvm_schedulable", "perhaps"), ("kvm_networks", "br0")])
+def test_wrong_host_variables_name_host_and_variable(variable: str, value: Any) -> None:
+    with pytest.raises(SpecError) as caught:
+        read_host("kvm1", {variable: value})
+    assert caught.value.option.startswith(variable) and "kvm1" in caught.value.option
+
+
+def test_networks_of_a_host() -> None:
+    host = Host("kvm1", networks={"lan": {"bridge": "br0"}, "dmz": "dmz-net", "bad": {"bridge": "br0", "network": "x"}})
+    assert host.network("lan") == {"bridge": "br0"}
+    assert host.network("dmz") == {"network": "dmz-net"}
+    assert host.network("default") == {"network": "default"}
+    with pytest.raises(SpecError, match="exactly one of"):
+        host.network("bad")
+
+
+def test_pools_of_storage_classes() -> None:
+    catalogs = Catalogs({"kvmfleet_storage_classes": {"ssd": {"pool": "fast"}, "tape": {}}})
+    host = Host("kvm1", pool="own", storage_classes={"nvme": "faster"})
+    assert [host.pool_of("x", c, catalogs) for c in (None, "nvme", "ssd")] == ["own", "faster", "fast"]
+    with pytest.raises(SpecError, match="kvm1 has no pool"):
+        host.pool_of("vm_storage_class", "tape", catalogs)
+    with pytest.raises(SpecError, match="Perhaps nvme was meant"):
+        host.pool_of("vm_storage_class", "nvm", catalogs)
