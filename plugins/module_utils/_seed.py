@@ -10,14 +10,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import subprocess
 from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _volumes as volumes
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
+from ansible_collections.kvmfleet.core.plugins.module_utils._iso import make_iso
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import (
     MULTIPART,
     SeedNic,
@@ -44,8 +43,6 @@ SEAL_OFFSET, SEAL_LENGTH = 32768 + 574, 128
 _SEAL = re.compile(rb"^kvmfleet1:([0-9a-f]{64}):([A-Za-z0-9._-]+) *$")
 _UNFINISHED = "0" * 64
 
-_ISO_TOOLS = (("genisoimage",), ("mkisofs",), ("xorrisofs",), ("xorriso", "-as", "mkisofs"))
-_ISO_TIMEOUT = 60
 _CHUNK = 262144
 # PyYAML refuses these unescaped, or (line separators) folds them; JSON leaves them as they are.
 _YAML_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -353,56 +350,10 @@ def read_seal(data: bytes) -> Optional[Seal]:
     return Seal("" if digest == _UNFINISHED else digest, found.group(2).decode("ascii"))
 
 
-def _iso_tool() -> List[str]:
-    for tool in _ISO_TOOLS:
-        path = shutil.which(tool[0])
-        if path:
-            return [path] + list(tool[1:])
-    raise FleetError(
-        "No program to make ISO images on this host: install one of genisoimage, xorriso, mkisofs (apt install genisoimage, "
-        "dnf install xorriso)",
-        "missing_tool",
-    )
-
-
 def build_iso(files: Mapping[str, bytes], seed_format: str) -> bytes:
-    """A sealed ISO 9660 image (Rock Ridge, Joliet) of the documents. Raises FleetError.
-
-    The documents go to the tool as anonymous memory files: nothing secret is ever on a disk, or left over when we are killed.
-    """
+    """A sealed ISO 9660 image of the documents. Raises FleetError."""
     sealed = seal(documents_hash(files, seed_format), instance_id_of(files, seed_format))
-    command = _iso_tool() + ["-quiet", "-no-pad", "-J", "-R", "-f", "-V", VOLUME_IDS[seed_format], "-graft-points"]
-    opened: List[int] = []
-    try:
-        for name in sorted(files):
-            fd = os.memfd_create(os.path.basename(name))
-            opened.append(fd)
-            with os.fdopen(fd, "wb", closefd=False) as stream:
-                stream.write(files[name])
-            os.fchmod(fd, 0o400)
-            command.append("{0}=/proc/self/fd/{1}".format(name, fd))
-        made = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=opened,
-            timeout=_ISO_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        raise FleetError("Making the seed's ISO image failed: {0}".format(exc), "seed_failed") from exc
-    finally:
-        for fd in opened:
-            os.close(fd)
-    image = made.stdout
-    if made.returncode or image[32769:32774] != b"CD001":
-        raise FleetError(
-            "{0} made no ISO image (exit code {1}): {2}".format(
-                command[0], made.returncode, made.stderr.decode("utf-8", "replace").strip()[-500:]
-            ),
-            "seed_failed",
-        )
+    image = make_iso(files, VOLUME_IDS[seed_format])
     return image[:SEAL_OFFSET] + sealed + image[SEAL_OFFSET + SEAL_LENGTH :]
 
 

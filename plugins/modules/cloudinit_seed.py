@@ -146,6 +146,15 @@ takes_effect:
   returned: if an existing seed has changed
   type: str
   sample: next_instance
+reason:
+  description: Stable key of a failure, such as C(invalid_value), C(unknown_pool), C(not_ours) or C(in_use).
+  returned: on failure
+  type: str
+  sample: not_ours
+error:
+  description: Option, value, reason and remedy.
+  returned: on failure by an option
+  type: dict
 """
 
 from ansible.module_utils.basic import AnsibleModule
