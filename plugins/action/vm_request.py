@@ -54,7 +54,10 @@ class ActionModule(ActionBase):
 
     def _found(self, variable: str, host: str) -> List[Mapping[str, Any]]:
         looked = self._vars["hostvars"][host].get(variable) or {}
-        return list(looked.get("vms") or [])
+        if "vms" not in looked:
+            raise SpecError("vm_host", host, "could not be asked which VMs it has: {0}".format(" ".join(str(looked.get("msg")).split())),
+                            "Nothing was done. Repair the host, or leave it out with --limit", "host_unreachable")
+        return list(looked["vms"])
 
     def _plan(self, verb: str, found: Optional[str]) -> Dict[str, Any]:
         _variables.refuse_unknown(load_extra_vars(self._loader))

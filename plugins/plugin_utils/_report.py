@@ -11,11 +11,10 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, Sp
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import in_variables
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
 
-_COLUMNS = [("name", "left"), ("host", "left"), ("state", "left"), ("result", "left"), ("vcpus", "right"), ("memory", "right"), ("address", "left"),
-            ("uuid", "left"), ("key", "left"), ("ssh", "left")]
-_ALWAYS = {"create": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
-           "list": ("name", "host", "state", "vcpus", "memory", "address", "uuid", "key", "ssh"),
-           "delete": ("name", "host", "result"), "power": ("name", "host", "state", "result")}
+_COLUMNS = {"create": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
+            "list": ("name", "host", "state", "vcpus", "memory", "address", "uuid", "key", "ssh"),
+            "delete": ("name", "host", "result"), "power": ("name", "host", "state", "result", "address")}
+_RIGHT = ("vcpus", "memory")
 _DATA = ("name", "uuid", "state", "address", "addresses", "vcpus", "max_vcpus", "memory_mib", "max_memory_mib", "group", "namespace", "set", "index", "image",
          "flavor", "key_name", "labels", "console", "nics", "disks", "autostart", "restart_required", "takes_effect", "actions", "state_before", "seconds",
          "managed", "reason", "msg")
@@ -47,13 +46,18 @@ class Context:
     home: str = ""
     key_note: Optional[str] = None
     new_key: Optional[str] = None
-    wait: str = "none"
+    action: Optional[str] = None
 
 
 def _word(context: Context, vm: Mapping[str, Any]) -> str:
     """What was done to a VM, in one or two words."""
     if vm.get("failed"):
         return "failed"
+    if context.verb == "power" and vm.get("changed"):
+        before, after = vm.get("state_before"), vm.get("state")
+        if context.check:
+            return "would {0}".format((context.action or "change").replace("_", " "))
+        return "{0}, was {1}".format(after, before) if before != after else "done"
     if not vm.get("changed"):
         return "unchanged" if vm.get("state") != "absent" else "not there"
     if vm.get("state") == "absent" or context.verb == "delete":
@@ -82,11 +86,13 @@ def ssh_line(context: Context, vm: Mapping[str, Any]) -> Optional[str]:
     return "ssh {0}{1}{2}".format("-i {0} ".format(path) if path else "", user + "@" if user else "", addresses[0])
 
 
-def _row(context: Context, host: str, vm: Mapping[str, Any]) -> List[Any]:
+def _row(context: Context, vm: Mapping[str, Any]) -> List[Any]:
     memory = vm.get("memory_mib")
     addresses = addresses_of(vm)
-    return [vm["name"], host, vm.get("state"), _word(context, vm), vm.get("vcpus"), human_size(memory * MIB) if memory else None,
-            addresses[0] if addresses else None, vm.get("uuid"), vm.get("key_name"), ssh_line(context, vm)]
+    cells = {"name": vm["name"], "host": vm["host"], "state": vm.get("state"), "result": _word(context, vm), "vcpus": vm.get("vcpus"),
+             "memory": human_size(memory * MIB) if memory else None, "address": addresses[0] if addresses else None, "uuid": vm.get("uuid"),
+             "key": vm.get("key_name"), "ssh": ssh_line(context, vm)}
+    return [cells[column] for column in _COLUMNS[context.verb]]
 
 
 def _who(names: Sequence[str]) -> str:
@@ -134,14 +140,13 @@ def _notes(context: Context, vms: Sequence[Mapping[str, Any]]) -> List[str]:
     return lines
 
 
-def _summary(context: Context, rows: Sequence[Sequence[Any]]) -> str:
-    count = "1 VM" if len(rows) == 1 else "{0} VMs".format(len(rows))
-    if context.verb == "list":
-        return count
+def _summary(context: Context, vms: Sequence[Mapping[str, Any]]) -> str:
+    count = "1 VM" if len(vms) == 1 else "{0} VMs".format(len(vms))
     words: Dict[str, int] = {}
-    for row in rows:
-        words[row[3]] = words.get(row[3], 0) + 1
-    return "{0}: {1}".format(count, ", ".join("{0} {1}".format(n, w) for w, n in words.items())) if rows else count
+    for vm in vms:
+        word = str(vm.get("state") if context.verb == "list" else _word(context, vm))
+        words[word] = words.get(word, 0) + 1
+    return "{0}: {1}".format(count, ", ".join("{0} {1}".format(n, w) for w, n in words.items())) if vms else count
 
 
 def user_message(result: Mapping[str, Any]) -> str:
@@ -172,25 +177,23 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
     :param waited: per host what waiting returned
     """
     known = {(host, vm["name"]): vm for host, result in (waited or {}).items() for vm in result.get("vms") or []}
-    rows: List[List[Any]] = []
     vms: List[Dict[str, Any]] = []
     for host in sorted(results):
         for found in results[host].get("vms") or []:
-            vm = dict(found)
+            vm = dict(found, host=host)
             later = known.get((host, vm["name"]), {})
             vm.update({k: later[k] for k in ("state", "address", "addresses", "nics", "console") if later.get(k) is not None})
-            rows.append(_row(context, host, vm))
-            vms.append(dict(vm, host=host))
+            vms.append(vm)
     report = Report(data={"verb": context.verb, "check_mode": context.check, "changed": len([v for v in vms if v.get("changed")]), "vms": [
         dict({k: vm[k] for k in _DATA if k in vm}, host=vm["host"], ssh=ssh_line(context, vm), result=_word(context, vm)) for vm in vms]})
-    if rows:
-        shown = [row[:3] + row[4:] for row in rows] if context.verb == "list" else rows
-        headings = [c for c in _COLUMNS if context.verb != "list" or c[0] != "result"]
-        report.lines += table(*drop_empty(headings, shown, _ALWAYS[context.verb])) + [""]
-    if rows or not _failures(results):
-        report.lines.append(_summary(context, rows))
+    if vms:
+        headings = [(name, "right" if name in _RIGHT else "left") for name in _COLUMNS[context.verb]]
+        rows = [_row(context, vm) for vm in vms]
+        report.lines += table(*drop_empty(headings, rows, [h for h, align in headings if context.verb != "power" or h != "address"])) + [""]
+    if vms or not _failures(results):
+        report.lines.append(_summary(context, vms))
     report.lines += _notes(context, vms)
-    if context.new_key and rows:
+    if context.new_key and vms:
         report.lines.append("Private key: {0}".format(context.new_key))
     if context.key_note:
         report.lines.append(context.key_note)

@@ -13,7 +13,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import GIB, Sp
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _request, _variables
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._keys import Keys
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA me@laptop"
@@ -163,6 +163,7 @@ def test_two_families() -> None:
     assert [i["nics"][0]["addresses"] for i in made] == [["10.1.0.5/24", "fd00::5/64"], ["10.1.0.6/24", "fd00::6/64"]]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 254), st.integers(1, 300))
 def test_addresses_are_the_networks_or_refused(first: int, count: int) -> None:
     try:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _table
@@ -39,6 +39,7 @@ def test_empty_columns_go() -> None:
     assert rows == [["web", None], ["db", None]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(), st.integers()), max_size=20))
 def test_every_line_is_one_line_of_one_width(pairs: list) -> None:
     lines = _table.table(COLUMNS, [[text, number, "end"] for text, number in pairs])

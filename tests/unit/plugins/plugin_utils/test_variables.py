@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _variables
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 OPTIONS = [(entry, name, option) for entry, options in _variables.option_file().items() for name, option in options.items()]
@@ -119,6 +119,7 @@ def test_options_are_documented() -> None:
     assert {entry for entry, name, option in OPTIONS} == {"create", "delete", "power", "list"}
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_converted_or_refused(text: str) -> None:
     for convert in (_variables.to_bool, _variables.to_list, _variables.to_dict):

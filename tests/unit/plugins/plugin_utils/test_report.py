@@ -1,0 +1,113 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reports: what happened, in a table, in data, and in one paragraph where it failed."""
+from __future__ import annotations
+
+from typing import Any, Dict
+
+import pytest
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _report
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Context
+
+
+def vm(name: str = "web-1", **more: Any) -> Dict[str, Any]:
+    return dict({"name": name, "uuid": "7e1c", "state": "running", "vcpus": 1, "memory_mib": 768, "key_name": "web", "image": "debian:12", "changed": False,
+                 "actions": [], "volumes": [{"name": "{0}-root-7e1c.qcow2".format(name)}]}, **more)
+
+
+CREATE = Context("create", users={"debian:12": "debian"}, key_path=lambda name: "/home/me/.ssh/kvmfleet/" + name, home="/home/me")
+
+
+def test_the_table_of_create() -> None:
+    report = _report.compose(CREATE, {"kvm1": {"vms": [vm(changed=True, actions=["define the domain: 1 vcpus, 768 MiB"]), vm("web-2", changed=True), vm("web-3")]}},
+                             {"kvm1": {"vms": [{"name": "web-1", "state": "running", "address": "10.0.0.5", "addresses": [{"address": "10.0.0.5"}]}]}})
+    assert report.lines[:5] == [
+        "name   host  state    result     vcpus   memory  address   uuid  key  ssh",
+        "web-1  kvm1  running  created        1  768 MiB  10.0.0.5  7e1c  web  ssh -i ~/.ssh/kvmfleet/web debian@10.0.0.5",
+        "web-2  kvm1  running  changed        1  768 MiB  -         7e1c  web  -",
+        "web-3  kvm1  running  unchanged      1  768 MiB  -         7e1c  web  -",
+        "",
+    ]
+    assert report.lines[5] == "3 VMs: 1 created, 1 changed, 1 unchanged"
+    assert report.failure is None
+    assert report.data["changed"] == 2
+    first = report.data["vms"][0]
+    assert (first["name"], first["host"], first["address"], first["ssh"]) == ("web-1", "kvm1", "10.0.0.5", "ssh -i ~/.ssh/kvmfleet/web debian@10.0.0.5")
+
+
+def test_check_mode_says_would() -> None:
+    made = [vm("web-{0}".format(i), changed=True, uuid=None, actions=["define the domain", "create disk root: web-{0}-root-7e1c.qcow2".format(i)]) for i in range(1, 6)]
+    report = _report.compose(Context("create", check=True), {"kvm1": {"vms": made}})
+    text = "\n".join(report.lines)
+    assert "would be created" in text and "5 VMs: 5 would be created" in text
+    assert "web-1, web-2, web-3 and 2 more: would define the domain, create disk root:" in text, "VMs of which the same is to be said share a line"
+
+
+def test_notes_are_told_once_for_many() -> None:
+    made = [vm("web-{0}".format(i), restart_required=["memory"], takes_effect="next_instance") for i in range(100)]
+    report = _report.compose(CREATE, {"kvm1": {"vms": made}})
+    after = report.lines[103:]
+    assert len(after) == 2
+    assert "memory will change with the next restart" in after[0] and "97 more" in after[0]
+    assert "does not read it again" in after[1]
+
+
+def test_many_different_notes_are_cut() -> None:
+    report = _report.compose(CREATE, {"kvm1": {"vms": [vm("web-{0}".format(i), notes=["note {0}".format(i)]) for i in range(30)]}})
+    assert report.lines[-1] == "... and 20 more like these"
+
+
+def test_a_failure_is_one_paragraph() -> None:
+    error = SpecError("disks[0].size", "1GiB", "would shrink it", "Ask for more", "shrink")
+    result = {"msg": "web-1: {0}".format(error), "reason": "shrink", "error": error.as_result(), "vms": [vm(failed=True, msg=str(error))]}
+    report = _report.compose(CREATE, {"kvm1": result})
+    assert report.failure == "web-1: vm_disk = '1GiB': would shrink it. Ask for more."
+    assert report.reason == "shrink" and report.data["failed"] is True
+    assert "failed" in report.lines[1]
+
+
+def test_failures_of_several_hosts_name_them() -> None:
+    report = _report.compose(CREATE, {"kvm1": {"vms": [vm()]}, "kvm2": {"msg": "no room\n at all", "reason": "no_capacity"},
+                                      "kvm3": {"unreachable": True, "msg": "timed out"}, "kvm4": {"msg": "no room at all", "reason": "no_capacity"}})
+    assert report.failure == "kvm2, kvm4: no room at all kvm3: The host is unreachable: timed out"
+    assert report.reason == "no_capacity"
+
+
+@pytest.mark.parametrize("result", [{"failed": True}, {"msg": "module crashed"}, {"changed": False}])
+def test_a_result_without_vms_is_a_failure(result: Dict[str, Any]) -> None:
+    report = _report.compose(CREATE, {"kvm1": result})
+    assert report.failure and not any("0 VMs" in line for line in report.lines)
+
+
+def test_waiting_in_vain_is_a_failure_with_a_table() -> None:
+    report = _report.compose(CREATE, {"kvm1": {"vms": [vm()]}}, {"kvm1": {"msg": "web-1 did not answer", "reason": "wait_timeout", "vms": []}})
+    assert report.failure == "web-1 did not answer" and report.reason == "wait_timeout"
+    assert report.lines[1].startswith("web-1")
+
+
+def test_the_table_of_list() -> None:
+    report = _report.compose(Context("list"), {"kvm2": {"vms": [vm("b")]}, "kvm1": {"vms": [vm("a", state="stopped", address="10.0.0.9", image=None, key_name=None)]}})
+    assert report.lines == [
+        "name  host  state    vcpus   memory  address   uuid  key  ssh",
+        "a     kvm1  stopped      1  768 MiB  10.0.0.9  7e1c  -    ssh 10.0.0.9",
+        "b     kvm2  running      1  768 MiB  -         7e1c  web  -",
+        "",
+        "2 VMs: 1 stopped, 1 running",
+    ]
+
+
+def test_the_tables_of_delete_and_power() -> None:
+    gone = [{"name": "a", "state": "absent", "changed": True}, {"name": "b", "state": "absent", "changed": False}]
+    assert _report.compose(Context("delete"), {"kvm1": {"vms": gone}}).lines == [
+        "name  host  result", "a     kvm1  deleted", "b     kvm1  not there", "", "2 VMs: 1 deleted, 1 not there"]
+    assert "would be deleted" in _report.compose(Context("delete", check=True), {"kvm1": {"vms": [dict(gone[0], state="running")]}}).lines[1]
+    powered = [{"name": "a", "state": "running", "state_before": "stopped", "changed": True}, {"name": "b", "state": "running", "state_before": "running", "changed": True}]
+    assert _report.compose(Context("power", action="start"), {"kvm1": {"vms": powered}}).lines[1:3] == [
+        "a     kvm1  running  running, was stopped", "b     kvm1  running  done"]
+    assert "would force off" in _report.compose(Context("power", check=True, action="force_off"), {"kvm1": {"vms": powered}}).lines[1]
+
+
+def test_nothing_is_said_plainly() -> None:
+    assert _report.compose(Context("list"), {"kvm1": {"vms": []}}).lines == ["0 VMs"]
