@@ -5,6 +5,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 checkout=$PWD
+users_home=$HOME
 export HOME=$checkout/.ansible/home
 tree=$checkout/.ansible/test-root/$1/ansible_collections/kvmfleet/core
 
@@ -12,6 +13,14 @@ tree=$checkout/.ansible/test-root/$1/ansible_collections/kvmfleet/core
 mkdir -p "$HOME/.ansible/test/cache"
 for name in get_pip_24_2.py get_pip_23_1_2.py; do
     install -m 0644 scripts/get_pip.py "$HOME/.ansible/test/cache/$name"
+done
+
+# pip's settings and cache stay the user's
+for folder in .cache/pip .config/pip; do
+    if [ -d "$users_home/$folder" ]; then
+        mkdir -p "$HOME/${folder%/*}"
+        ln -sfn "$users_home/$folder" "$HOME/$folder"
+    fi
 done
 
 rm -rf "$tree"
