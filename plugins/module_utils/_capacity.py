@@ -79,6 +79,7 @@ class DomainRecord:
     paths: List[str]
     root: ET.Element
     handle: Any = None
+    persistent: bool = True
 
 
 @dataclass
@@ -118,11 +119,15 @@ def requests_of(observed: _domain_xml.ObservedVm) -> Tuple[int, int]:
     return vcpus, observed.memory_mib if meta.memory_request_mib is None else meta.memory_request_mib
 
 
-def record(domain: libvirt.virDomain) -> Optional[DomainRecord]:
-    """What a domain occupies, or None where it vanished meanwhile."""
+def record(domain: libvirt.virDomain, active: Optional[bool] = None, persistent: Optional[bool] = None) -> Optional[DomainRecord]:
+    """What a domain occupies, or None where it vanished meanwhile.
+
+    :param active: whether it runs, where that is known already; likewise C(persistent)
+    """
     try:
-        active = bool(domain.isActive())
-        flags = libvirt.VIR_DOMAIN_XML_SECURE | (libvirt.VIR_DOMAIN_XML_INACTIVE if domain.isPersistent() else 0)
+        active = bool(domain.isActive()) if active is None else active
+        persistent = bool(domain.isPersistent()) if persistent is None else persistent
+        flags = libvirt.VIR_DOMAIN_XML_SECURE | (libvirt.VIR_DOMAIN_XML_INACTIVE if persistent else 0)
         root = ET.fromstring(domain.XMLDesc(flags))
     except libvirt.libvirtError as exc:
         if is_gone(exc):
@@ -131,12 +136,15 @@ def record(domain: libvirt.virDomain) -> Optional[DomainRecord]:
     observed = _domain_xml.observe(root)
     vcpus, memory = requests_of(observed)
     return DomainRecord(observed.name, observed.uuid, active, vcpus, memory, observed.metadata, [n.mac for n in observed.nics.values()],
-                        sorted(disk_paths(root)), root, domain)
+                        sorted(disk_paths(root)), root, domain, persistent)
 
 
 def records(conn: libvirt.virConnect) -> List[DomainRecord]:
     """All domains of a host, ours or not, running or not."""
-    return [r for r in map(record, conn.listAllDomains()) if r is not None]
+    active = {d.UUIDString() for d in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)}
+    transient = {d.UUIDString() for d in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT)}
+    found = [record(d, d.UUIDString() in active, d.UUIDString() not in transient) for d in conn.listAllDomains()]
+    return [r for r in found if r is not None]
 
 
 def host_totals(conn: libvirt.virConnect, policy: Policy) -> Tuple[int, int]:

@@ -95,7 +95,7 @@ class Converger:
         """Plan, and unless in check mode apply. The outcomes are in the order of the specs; errors are in them."""
         check_batch(specs)
         self.host.look()
-        outcomes = self._plan(specs)
+        outcomes = self._plan(specs, together=self.options.check)
         changed = [o.name for o in outcomes if o.plan and o.plan.changed]
         if self.options.check or not changed or self._refused(outcomes):
             return self.described(outcomes)
@@ -118,10 +118,14 @@ class Converger:
     def _refused(self, outcomes: Sequence[Outcome]) -> bool:
         return self.options.atomic and any(o.error for o in outcomes)
 
-    def _plan(self, specs: Sequence[VmSpec]) -> List[Outcome]:
-        """Plans for all, with what they ask of the host checked; nothing is touched."""
+    def _plan(self, specs: Sequence[VmSpec], together: bool = True) -> List[Outcome]:
+        """Plans for all, with what they ask of the host checked; nothing is touched.
+
+        :param together: whether to check what can be told only of all plans together; takes longest, and is done under the locks in any case
+        """
         outcomes = [self.plan_one(spec) for spec in specs]
-        self.check_together(outcomes)
+        if together:
+            self.check_together(outcomes)
         return outcomes
 
     def plan_one(self, spec: VmSpec) -> Outcome:
@@ -172,7 +176,7 @@ class Converger:
         doomed_names = {v.name for o in outcomes for v in self._doomed(o)}
         if not doomed_names:
             return
-        usage = _volumes.usage(self.host.conn)
+        usage = _volumes.usage(self.host.conn, {r.name: _definitions(r) for r in self.host.domains.values()})
         going = {o.name for o in outcomes}
         for outcome in outcomes:
             for volume in self._doomed(outcome):
@@ -358,7 +362,7 @@ class Converger:
     def described(self, outcomes: List[Outcome]) -> List[Outcome]:
         for outcome in outcomes:
             outcome.record = self.host.domains.get(outcome.name)
-            if outcome.plan and not self.options.check and outcome.record is not None and outcome.record.handle.isActive() and outcome.plan.kind == "update":
+            if outcome.plan and not self.options.check and outcome.record is not None and outcome.record.active and outcome.plan.kind == "update":
                 live = observe(ET.fromstring(outcome.record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
                 outcome.restart_required = sorted(_live.pending(live, observe(outcome.record.root)))
             elif outcome.plan:
@@ -366,14 +370,18 @@ class Converger:
         return outcomes
 
 
+def _definitions(record: DomainRecord) -> List[ET.Element]:
+    return [record.root] if not record.active else _volumes.definitions(record.handle)
+
+
 def _current(outcome: Outcome) -> Optional[Dict[str, Any]]:
     record = outcome.record
     if record is None:
         return None
     try:
-        active = bool(record.handle.isActive())
-        live = observe(ET.fromstring(record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))) if active else None
-        state = _power.state_of(record.handle, record.metadata.phase if record.metadata else None)
+        live = observe(ET.fromstring(record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))) if record.active else None
+        phase = record.metadata.phase if record.metadata else None
+        state = _power.state_of(record.handle, phase) if record.active else (phase if phase in _power.PHASE_STATES else "stopped")
         return _vm_result.describe(observe(record.root), live, state)
     except libvirt.libvirtError as exc:
         if is_gone(exc):

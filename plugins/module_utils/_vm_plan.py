@@ -150,7 +150,7 @@ class _Planner:
             self.uuid = spec.uuid or str(uuid_lib.uuid4())
         else:
             self.uuid = record.uuid
-            self.state = _power.state_of(record.handle)
+            self.state = _power.state_of(record.handle) if record.active else "stopped"
             self.plan.finish = self.meta.phase == "building"
             if spec.uuid and spec.uuid != record.uuid:
                 raise SpecError("uuid", spec.uuid, "the VM exists and has UUID {0}, which never changes".format(record.uuid), "Leave uuid out, or use another name",
@@ -417,11 +417,11 @@ def _plan_delete(host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> Vm
     plan = VmPlan(spec, "delete", record)
     if record is None:
         return plan
-    if not record.handle.isPersistent():
+    if not record.persistent:
         raise SpecError("name", spec.name, "is a transient domain, which is not ours", "Stop it by the tool that made it", "not_ours")
     plan.metadata = record.metadata
-    state = _power.state_of(record.handle)
-    if state not in ("stopped", "crashed") or record.active:
+    state = _power.state_of(record.handle) if record.active else "stopped"
+    if record.active:
         plan.actions.append("stop")
     for volume in doomed(record, spec):
         host.pools.get(volume.pool)

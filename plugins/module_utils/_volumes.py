@@ -264,12 +264,17 @@ def disk_paths(root: ET.Element) -> Set[str]:
     return paths
 
 
-def usage(conn: libvirt.virConnect) -> Usage:
-    """Who uses which volume: every domain (running or not, ours or not) and every backing file in every active pool."""
+def usage(conn: libvirt.virConnect, known: Optional[Dict[str, List[ET.Element]]] = None) -> Usage:
+    """Who uses which volume: every domain (running or not, ours or not) and every backing file in every active pool.
+
+    :param known: the XML of all domains by name, where it has been read already
+    """
     domains: Dict[str, List[str]] = {}
     pools: Dict[str, Pool] = {}
-    for domain in conn.listAllDomains():
-        for root in _definitions(domain):
+    if known is None:
+        known = {domain.name(): definitions(domain) for domain in conn.listAllDomains()}
+    for name, roots in known.items():
+        for root in roots:
             paths = disk_paths(root)
             for source in root.iterfind("devices/disk/source"):
                 if source.get("pool"):
@@ -277,12 +282,12 @@ def usage(conn: libvirt.virConnect) -> Usage:
                         pools[source.get("pool", "")] = Pool(conn, source.get("pool", ""))
                     paths.add(pools[source.get("pool", "")].path_of(source.get("volume", "")))
             for path in paths:
-                domains.setdefault(os.path.realpath(path), []).append(domain.name())
-                domains.setdefault(path, []).append(domain.name())
+                domains.setdefault(os.path.realpath(path), []).append(name)
+                domains.setdefault(path, []).append(name)
     return Usage(domains, _overlays(conn))
 
 
-def _definitions(domain: libvirt.virDomain) -> List[ET.Element]:
+def definitions(domain: libvirt.virDomain) -> List[ET.Element]:
     """A domain's persistent and running XML; nothing where it has gone since it was listed."""
     try:
         flags = [libvirt.VIR_DOMAIN_XML_INACTIVE] if domain.isPersistent() else []
