@@ -11,7 +11,7 @@ short_description: Make the cloud-init seed of a VM
 version_added: 0.1.0
 description:
   - Makes a volume that cloud-init reads at a guest's first boot, out of typed options, raw user data, or both.
-  - The volume is an ISO 9660 image of some 70 KiB that only its owner can read (mode 0600). Attach it as a read-only virtio disk,
+  - The volume is an ISO 9660 image of some 60 KiB that only its owner can read (mode 0600). Attach it as a read-only virtio disk,
     since the kernels of several cloud images lack what a SATA CD-ROM needs.
   - The volume is written only if its documents differ from those it holds. Their hash and the instance-id stand within the image,
     so that this takes one short read.
@@ -22,8 +22,6 @@ extends_documentation_fragment:
   - kvmfleet.core.attributes
   - kvmfleet.core.connection
   - kvmfleet.core.seed
-requirements:
-  - one of genisoimage, xorriso, mkisofs
 options:
   pool:
     description: Storage pool of the volume.

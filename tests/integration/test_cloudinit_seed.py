@@ -119,7 +119,7 @@ def test_the_volume_is_private_and_whole(conn, pool, seed):
     label = subprocess.run(["blkid", "-p", "-o", "value", "-s", "LABEL", path], check=True, stdout=subprocess.PIPE).stdout
     assert label.strip() == b"cidata"
     listing = subprocess.run(["isoinfo", "-J", "-f", "-i", path], check=True, stdout=subprocess.PIPE).stdout.split()
-    assert sorted(listing) == [b"/meta-data", b"/user-data"]
+    assert sorted(listing) == [b"/meta-data;1", b"/user-data;1"]
     result = seed(hostname="web1", instance_id="i-1", format="config_drive")
     label = subprocess.run(["blkid", "-p", "-o", "value", "-s", "LABEL", path], check=True, stdout=subprocess.PIPE).stdout
     assert label.strip() == b"config-2"

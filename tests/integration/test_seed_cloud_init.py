@@ -61,7 +61,7 @@ def guest(cloud_init, tmp_path):
         for name, content in files.items():
             target = top / "cloud" / "seed" / folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            extracted = subprocess.run(["isoinfo", "-R", "-i", str(image), "-x", "/" + name], check=True, stdout=subprocess.PIPE).stdout
+            extracted = subprocess.run(["isoinfo", "-J", "-i", str(image), "-x", "/" + name + ";1"], check=True, stdout=subprocess.PIPE).stdout
             assert extracted == content, "the image holds something else than the document " + name
             target.write_bytes(extracted)
         made = subprocess.run(
