@@ -1,0 +1,304 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make one image present as a volume of a pool: whole, verified and under its final name, or not at all."""
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional
+
+from ansible_collections.kvmfleet.core.plugins.module_utils import _image_build
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access, Download, Outcome, hash_file, read_text
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import Checksum, Image, find_digest
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, Pools
+
+DEFAULT_CACHE = "/var/cache/kvmfleet/images"
+_FOLDER_TYPES = ("dir", "fs", "netfs")
+_QCOW2_MAGIC = b"QFI\xfb"
+_EXTERNAL_DATA_FILE = 1 << 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How images are made available, whichever it is."""
+
+    cache_dir: str = DEFAULT_CACHE
+    mirror: str = ""
+    access: Access = Access()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself. C(size) is its virtual size in bytes."""
+
+    format: str
+    size: int
+
+
+def read_header(path: str, option: str = "path", shown: Optional[str] = None) -> Header:
+    """Format and virtual size of an image file. Raises SpecError for one that refers to other files: a guest could read them.
+
+    :param shown: what to call the file in messages
+    """
+    with open(path, "rb") as handle:
+        head = handle.read(104)
+    if head[:4] != _QCOW2_MAGIC:
+        return Header("raw", os.path.getsize(path))
+    if len(head) < 72:
+        raise SpecError(option, shown or path, "is a qcow2 file cut off in its header", "Get the image anew", "invalid_image")
+    version, backing, size = struct.unpack_from(">I", head, 4)[0], struct.unpack_from(">Q", head, 8)[0], struct.unpack_from(">Q", head, 24)[0]
+    features = struct.unpack_from(">Q", head, 72)[0] if version >= 3 and len(head) >= 80 else 0
+    if backing or features & _EXTERNAL_DATA_FILE:
+        raise SpecError(option, shown or path, "is a qcow2 file that refers to another file", "Make one file of it: qemu-img convert -O qcow2", "invalid_image")
+    return Header("qcow2", size)
+
+
+def _open_or_create(path: str, _flags: int) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+@contextlib.contextmanager
+def part_file(final: str) -> Iterator[BinaryIO]:
+    """The temporary file beside C(final), open and locked: two runs at once make it one after the other. It stays unless renamed or removed."""
+    path = os.path.join(os.path.dirname(final), ".{0}.part".format(os.path.basename(final)))
+    while True:
+        handle: BinaryIO = open(path, "r+b", opener=_open_or_create)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        # Whoever held the lock before may have renamed or removed the file meanwhile.
+        if os.path.exists(path) and os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
+            break
+        handle.close()
+    try:
+        yield handle
+    finally:
+        handle.close()
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish(handle: BinaryIO, final: str) -> None:
+    """Give a finished temporary file its final name, so that even after a power cut there is all of it under that name, or nothing."""
+    handle.flush()
+    os.fchmod(handle.fileno(), 0o644)
+    os.fsync(handle.fileno())
+    os.rename(handle.name, final)
+    _sync_folder(os.path.dirname(final))
+
+
+@contextlib.contextmanager
+def _room(what: str, target: str) -> Iterator[None]:
+    """Turn a full disk into one message."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise FleetError("Cannot {0}: the disk of {1} is full. Free some room or choose another pool".format(
+            what, os.path.dirname(target)), "no_space") from None
+
+
+def _copy(source: str, target: BinaryIO) -> None:
+    """Copy a file, leaving holes where it has nothing but zeros."""
+    zeros = bytes(1 << 16)
+    target.truncate(0)
+    target.seek(0)
+    with open(source, "rb") as handle:
+        for chunk in iter(lambda: handle.read(1 << 16), b""):
+            if chunk == zeros:
+                target.seek(len(chunk), os.SEEK_CUR)
+            else:
+                target.write(chunk)
+    target.truncate(target.tell())
+
+
+class Publisher:
+    """One image on its way into a pool. Raises SpecError or FleetError.
+
+    :param conn: an open connection
+    :param image: the image
+    :param pool: name of the pool
+    """
+
+    def __init__(self, conn: Any, image: Image, pool: str, settings: Settings) -> None:
+        self.image, self.settings = image, settings
+        self.pool: Pool = Pools(conn).get(pool)
+        if self.pool.type not in _FOLDER_TYPES:
+            raise SpecError("pool", pool, "is a pool of type {0}, and images are files".format(self.pool.type),
+                            "Use a pool of type {0}".format(", ".join(_FOLDER_TYPES)))
+        self.volume = image.volume_name()
+        self.final = self.pool.path_of(self.volume)
+        self.outcome = Outcome()
+        self.checksum: Optional[str] = None
+
+    def run(self, check: bool, query: bool = False) -> Dict[str, Any]:
+        """Make the image present, unless C(check) or C(query); the module's result."""
+        started = time.monotonic()
+        present = os.path.exists(self.final)
+        changed = not present and not query
+        result: Dict[str, Any] = {
+            "name": self.image.name, "volume": self.volume, "pool": self.pool.name, "path": self.final, "source": self.image.source,
+            "present": present, "changed": changed, "actions": self._plan() if changed else [],
+            "diff": {"before": {"volume": self.volume if present else None}, "after": {"volume": self.volume if present or changed else None}},
+        }
+        if changed and self.image.source == "path":
+            self._source_file()
+        if changed and not check:
+            self._make()
+            result.update(present=True, checksum=self.checksum, downloaded={
+                "size_bytes": self.outcome.size, "resumed_from_bytes": self.outcome.resumed_from, "attempts": self.outcome.attempts})
+        if result["present"]:
+            # Also where the file was there already: libvirt may not have looked since it came.
+            if self.pool.lookup(self.volume, refresh=True) is None:
+                raise FleetError("{0} is there, and libvirt does not see it as a volume of pool {1}".format(self.final, self.pool.name), "image_invisible")
+            header = read_header(self.final)
+            result.update(format=header.format, virtual_size_bytes=header.size, size_bytes=os.path.getsize(self.final))
+        result["seconds"] = round(time.monotonic() - started, 3)
+        return result
+
+    def _plan(self) -> List[str]:
+        verb = {"build": "build", "url": "download", "path": "copy"}[self.image.source]
+        return ["{0} image {1} as volume {2}".format(verb, self.image.name, self.volume)]
+
+    def _source_file(self) -> str:
+        path = str(self.image.path)
+        if not os.path.isfile(path):
+            raise SpecError("path", path, "is not a file on this host", "Correct it, or put the image there", "unreadable_file")
+        if not os.access(path, os.R_OK):
+            raise SpecError("path", path, "cannot be read", "Run with become: true, or change its mode", "unreadable_file")
+        return path
+
+    def _make(self) -> None:
+        with part_file(self.final) as part:
+            if os.path.exists(self.final):
+                return  # another run made it while this one waited
+            keep = False
+            try:
+                getattr(self, "_from_" + self.image.source)(part)
+            except FleetError as exc:
+                # Only a broken connection leaves something worth keeping: the beginning of the image.
+                keep = exc.code == "download_failed" and self.image.checksum is not None and os.path.getsize(part.name) > 0
+                raise
+            finally:
+                if not keep:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(part.name)
+
+    def _from_build(self, part: BinaryIO) -> None:
+        assert self.image.recipe is not None
+        os.makedirs(self.settings.cache_dir, mode=0o755, exist_ok=True)
+        cached = os.path.join(self.settings.cache_dir, self.volume)
+        with part_file(cached) as built:
+            if not os.path.exists(cached):
+                try:
+                    with _room("build image {0}".format(self.image.name), cached):
+                        _image_build.build(self.image.recipe, built.name, self.settings.mirror)
+                    # qemu-img has replaced the content of the file, not the file: the lock is still on it.
+                    publish(built, cached)
+                finally:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(built.name)
+            else:
+                os.unlink(built.name)
+        self._take(cached, part)
+
+    def _from_path(self, part: BinaryIO) -> None:
+        source = self._source_file()
+        self._verify(source, "path")
+        self._take(source, part)
+
+    def _from_url(self, part: BinaryIO) -> None:
+        url = str(self.image.url)
+        expected = self._digest(os.path.basename(url.split("?")[0]), "url")
+        if self.image.checksum is None:
+            part.truncate(0)  # nothing could tell whether the beginning belongs to the rest
+        for again in (True, False):
+            with _room("download {0}".format(url), self.final):
+                self.outcome = Download(url, part, self.settings.access).run()
+            try:
+                self._compare(part, expected, url)
+                break
+            except FleetError:
+                # The beginning came from an earlier run and may be that of another file: once more, from the start.
+                if not again or not self.outcome.resumed_from:
+                    raise
+                part.truncate(0)
+        header = read_header(part.name, "url", url)
+        if header.format == self.image.format:
+            publish(part, self.final)
+            return
+        self._convert(part.name, header.format)
+
+    def _take(self, source: str, part: BinaryIO) -> None:
+        """Copy a file of this host, converting it where the catalog asks for another format."""
+        header = read_header(source)
+        if header.format != self.image.format:
+            self._convert(source, header.format)
+            return
+        with _room("copy {0}".format(source), self.final):
+            _copy(source, part)
+            publish(part, self.final)
+
+    def _convert(self, source: str, kind: str) -> None:
+        converted = os.path.join(os.path.dirname(self.final), ".{0}.converted".format(self.volume))
+        try:
+            done = subprocess.run(["qemu-img", "convert", "-f", kind, "-O", self.image.format, source, converted],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+            if done.returncode:
+                raise FleetError("Cannot convert image {0} from {1} to {2}: {3}".format(
+                    self.image.name, kind, self.image.format, done.stdout.decode("utf-8", "replace").strip()), "convert_failed")
+            with open(converted, "r+b") as handle:
+                publish(handle, self.final)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(converted)
+
+    def _digest(self, file_name: str, option: str) -> Optional[str]:
+        """The digest that the image must have, looked up in a list where the checksum names one."""
+        checksum = self.image.checksum
+        if checksum is None or checksum.digest:
+            return checksum.digest if checksum else None
+        assert checksum.list_at is not None
+        digest = find_digest(self._read_list(checksum), file_name, checksum.algorithm)
+        if digest is None:
+            raise SpecError("checksum", checksum.list_at, "has no {0} line for {1}".format(checksum.algorithm, file_name),
+                            "Correct checksum or {0}, or write the digest itself".format(option))
+        return digest
+
+    def _read_list(self, checksum: Checksum) -> str:
+        where = str(checksum.list_at)
+        if not where.startswith("/"):
+            return read_text(where, self.settings.access)
+        try:
+            with open(where, encoding="utf-8", errors="replace") as handle:
+                return handle.read()
+        except OSError as exc:
+            raise SpecError("checksum", where, "cannot be read on this host: {0}".format(exc.strerror), "Correct the path", "unreadable_file") from None
+
+    def _verify(self, path: str, option: str) -> None:
+        with open(path, "rb") as handle:
+            self._compare(handle, self._digest(os.path.basename(path), option), path)
+
+    def _compare(self, handle: BinaryIO, expected: Optional[str], what: str) -> None:
+        if self.image.checksum is None:
+            return
+        algorithm = self.image.checksum.algorithm
+        found = hash_file(handle, algorithm)
+        if found != expected:
+            raise FleetError("{0} is not image {1}: its {2} is {3}, not {4}. Correct the checksum of the catalog's entry if the image has been replaced "
+                             "on purpose".format(what, self.image.name, algorithm, found, expected), "checksum_mismatch")
+        self.checksum = "{0}:{1}".format(algorithm, found)

@@ -1,0 +1,229 @@
+#!/usr/bin/python
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One image of the catalog as a volume of a pool."""
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: base_image_file
+short_description: Make an image present in a storage pool
+version_added: 0.1.0
+description:
+  - Builds, downloads or copies an image and publishes it as a volume that VMs can be made from.
+  - What is under the volume's name is always a whole image whose checksum has been compared. Work goes on under a temporary name in the same folder.
+  - The volume's name tells what the image is made of. An image that is present is neither read nor fetched again, and never replaced, because
+    disks of VMs are overlays on it.
+  - The role P(kvmfleet.core.base_image#role) takes an entry of the catalog C(kvmfleet_images) and calls this module.
+author:
+  - kvmfleet contributors (@kvmfleet)
+extends_documentation_fragment:
+  - kvmfleet.core.attributes
+  - kvmfleet.core.connection
+options:
+  name:
+    description: Name of the image in the catalog, C(name:tag).
+    type: str
+    required: true
+  pool:
+    description: Storage pool for the volume. It has to be a folder (type C(dir), C(fs) or C(netfs)).
+    type: str
+    required: true
+  state:
+    description:
+      - V(present) makes the image present.
+      - V(query) only tells whether it is.
+    type: str
+    choices: [present, query]
+    default: present
+  source:
+    description:
+      - V(build) builds a Debian cloud image out of Debian's packages, without downloading any image. Needs root.
+      - V(url) downloads an image, V(path) copies a file of the host.
+    type: str
+    required: true
+    choices: [build, url, path]
+  url:
+    description: Address of the image, with O(source=url). HTTP and HTTPS.
+    type: str
+  path:
+    description: Absolute path of the image on the host, with O(source=path).
+    type: str
+  checksum:
+    description:
+      - C(sha256:) or C(sha512:) followed by the digits, or by the URL or absolute path of a list of checksums such as C(SHA256SUMS).
+      - Compared before the image gets its name. Without it a download that breaks off starts from the beginning in the next run.
+    type: str
+  suite:
+    description: Debian release to build, with O(source=build). Default is V(bookworm).
+    type: str
+  packages:
+    description: Packages to put into the image beyond those of a cloud image, with O(source=build).
+    type: list
+    elements: str
+  format:
+    description: Format of the volume. An image in the other format is converted.
+    type: str
+    choices: [qcow2, raw]
+    default: qcow2
+  volume:
+    description: Name of the volume. Default is a name that tells what the image is made of.
+    type: str
+  mirror:
+    description: Debian mirror to build from. Default is that of mmdebstrap.
+    type: str
+    default: ''
+  cache_dir:
+    description: Folder on the host that keeps built images, so that one build serves several pools.
+    type: path
+    default: /var/cache/kvmfleet/images
+  timeout:
+    description: Seconds that a server may be silent before the download is tried again.
+    type: int
+    default: 30
+  validate_certs:
+    description: Whether the certificates of HTTPS servers are checked.
+    type: bool
+    default: true
+  headers:
+    description: HTTP headers for O(url), such as an authorization. Not shown.
+    type: dict
+notes:
+  - Several runs at once for one image wait for each other, and the first one does the work.
+seealso:
+  - module: kvmfleet.core.vm_disk
+"""
+
+EXAMPLES = r"""
+- name: Build Debian 12
+  kvmfleet.core.base_image_file:
+    name: debian:12
+    pool: default
+    source: build
+    suite: bookworm
+
+- name: Download an image and compare it with the list beside it
+  kvmfleet.core.base_image_file:
+    name: debian:12-official
+    pool: default
+    source: url
+    url: https://images.example.com/debian-12-genericcloud-amd64.qcow2
+    checksum: sha512:https://images.example.com/SHA512SUMS
+
+- name: Take an image that was carried to the host
+  kvmfleet.core.base_image_file:
+    name: rocky:9
+    pool: default
+    source: path
+    path: /srv/images/rocky-9.qcow2
+"""
+
+RETURN = r"""
+volume:
+  description: Name of the volume.
+  returned: success
+  type: str
+  sample: base-debian-12-0a1b2c3d4e5f.qcow2
+pool:
+  description: Pool of the volume.
+  returned: success
+  type: str
+  sample: default
+path:
+  description: Path of the volume.
+  returned: success
+  type: str
+  sample: /var/lib/libvirt/images/base-debian-12-0a1b2c3d4e5f.qcow2
+present:
+  description: Whether the image is present after this run.
+  returned: success
+  type: bool
+  sample: true
+actions:
+  description: What was done, or would be.
+  returned: success
+  type: list
+  elements: str
+  sample: ["build image debian:12 as volume base-debian-12-0a1b2c3d4e5f.qcow2"]
+checksum:
+  description: The checksum that was compared; null without one.
+  returned: when the image was made
+  type: str
+  sample: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+downloaded:
+  description: Bytes of the file, bytes that an earlier run had received, and how often the server was asked.
+  returned: when the image was made
+  type: dict
+  sample: {size_bytes: 333447168, resumed_from_bytes: 0, attempts: 1}
+format:
+  description: Format of the volume.
+  returned: when present
+  type: str
+  sample: qcow2
+virtual_size_bytes:
+  description: Size of the disk that a VM sees.
+  returned: when present
+  type: int
+  sample: 2147483648
+size_bytes:
+  description: Size of the file.
+  returned: when present
+  type: int
+  sample: 143785984
+seconds:
+  description: How long it took.
+  returned: success
+  type: float
+  sample: 61.2
+reason:
+  description: Stable key of the failure, such as V(download_failed), V(checksum_mismatch), V(no_space), V(unreadable_file) or V(missing_tool).
+  returned: on failure
+  type: str
+"""
+
+from typing import Any, Dict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_publish import DEFAULT_CACHE, Publisher, Settings
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import image_from_entry
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(supports_check_mode=True, argument_spec=dict(
+        COMMON_ARGUMENT_SPEC,
+        name={"type": "str", "required": True},
+        pool={"type": "str", "required": True},
+        state={"type": "str", "choices": ["present", "query"], "default": "present"},
+        source={"type": "str", "required": True, "choices": ["build", "url", "path"]},
+        url={"type": "str"},
+        path={"type": "str"},
+        checksum={"type": "str"},
+        suite={"type": "str"},
+        packages={"type": "list", "elements": "str"},
+        format={"type": "str", "choices": ["qcow2", "raw"], "default": "qcow2"},
+        volume={"type": "str"},
+        mirror={"type": "str", "default": ""},
+        cache_dir={"type": "path", "default": DEFAULT_CACHE},
+        timeout={"type": "int", "default": 30},
+        validate_certs={"type": "bool", "default": True},
+        headers={"type": "dict", "no_log": True},
+    ))
+    params = module.params
+
+    def work(conn: Any) -> Dict[str, Any]:
+        image = image_from_entry(params["name"], params)
+        access = Access(params["timeout"], params["validate_certs"], tuple((str(k), str(v)) for k, v in (params["headers"] or {}).items()))
+        publisher = Publisher(conn, image, params["pool"], Settings(params["cache_dir"], params["mirror"], access))
+        result = publisher.run(module.check_mode, query=params["state"] == "query")
+        if not module._diff:
+            del result["diff"]
+        return result
+    run_module(module, work)
+
+
+if __name__ == "__main__":
+    main()
