@@ -11,10 +11,11 @@ import json
 import socket
 import time
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
-from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, error_code, is_gone
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, error_code, is_gone, is_remote
 from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import call_within
 
 try:
@@ -33,7 +34,9 @@ WAITS = ("none", "address", "ssh", "cloud_init")
 
 _POLL_S = 0.5
 _PROBE_S = 3.0         # one TCP connection attempt, banner included
+_PROBE_LEAST_S = 0.5   # also for the last one before a deadline, or its haste would be taken for silence
 _BANNER_BYTES = 4096   # a server may send lines before its SSH identification (RFC 4253, 4.2)
+_ARP_COMPLETE = 2      # ATF_COM
 _FAMILY = {0: "ipv4", 1: "ipv6"}  # virIPAddrType
 
 
@@ -103,6 +106,31 @@ def lease_table(conn: libvirt.virConnect) -> Dict[str, List[Dict[str, Any]]]:
     return {mac: [entry for _expiry, entry in sorted(items, key=lambda i: -i[0])] for mac, items in table.items()}
 
 
+def neighbour_table(path: str = "/proc/net/arp") -> Dict[str, List[Dict[str, Any]]]:
+    """MAC -> addresses in this host's ARP table: one read for all VMs, and free of libvirt's trouble with it."""
+    table: Dict[str, List[Dict[str, Any]]] = {}
+    with open(path, encoding="ascii") as file:
+        for line in file.read().splitlines()[1:]:
+            fields = line.split()
+            if len(fields) >= 4 and int(fields[2], 16) & _ARP_COMPLETE:
+                table.setdefault(fields[3].lower(), []).append(_entry(fields[0], None, fields[3].lower(), "arp"))
+    return table
+
+
+@dataclass
+class Tables:
+    """What one question tells of all VMs. Without neighbours (they are another host's) libvirt is asked for each VM."""
+
+    leases: Dict[str, List[Dict[str, Any]]]
+    neighbours: Optional[Dict[str, List[Dict[str, Any]]]]
+
+
+def read_tables(conn: libvirt.virConnect, sources: Sequence[str]) -> Tables:
+    """Leases and neighbours, as far as they are wanted."""
+    neighbours = neighbour_table() if "arp" in sources and not is_remote(conn.getURI()) else None
+    return Tables(lease_table(conn) if "lease" in sources else {}, neighbours)
+
+
 def _interface_entries(answer: Mapping[str, Any], source: str, macs: Sequence[str]) -> List[Dict[str, Any]]:
     """Entries out of virDomainInterfaceAddresses' answer; a guest's own bridges and tunnels (another MAC) are left out."""
     entries: List[Dict[str, Any]] = []
@@ -112,6 +140,16 @@ def _interface_entries(answer: Mapping[str, Any], source: str, macs: Sequence[st
             continue
         entries.extend(_entry(a["addr"].partition("%")[0], a.get("prefix"), mac, source) for a in interface.get("addrs") or [] if a.get("type") in _FAMILY)
     return entries
+
+
+def _no_answer() -> List[int]:
+    """libvirt's errors that mean that there is nothing to be learned there: the guest went off, its agent went away or is too old.
+
+    An internal error is also what libvirt 9.0 makes of the neighbour table of recent Linux ("wrong nlmsg len").
+    """
+    names = ("OPERATION_INVALID", "OPERATION_TIMEOUT", "OPERATION_UNSUPPORTED", "ARGUMENT_UNSUPPORTED", "NO_SUPPORT", "INTERNAL_ERROR", "AGENT_UNRESPONSIVE",
+             "AGENT_UNSYNCED", "AGENT_COMMAND_TIMEOUT", "AGENT_COMMAND_FAILED")
+    return [getattr(libvirt, "VIR_ERR_" + name) for name in names if hasattr(libvirt, "VIR_ERR_" + name)]
 
 
 def _asked(domain: libvirt.virDomain, source: str, macs: Sequence[str], agent_timeout_s: float) -> List[Dict[str, Any]]:
@@ -124,24 +162,21 @@ def _asked(domain: libvirt.virDomain, source: str, macs: Sequence[str], agent_ti
         else:
             answer = domain.interfaceAddresses(number, 0)
     except libvirt.libvirtError as exc:
-        # The guest went off, its agent went away or is too old: no address from there, which is what the caller learns.
-        if is_gone(exc) or error_code(exc) in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED,
-                                               libvirt.VIR_ERR_AGENT_COMMAND_FAILED, libvirt.VIR_ERR_AGENT_COMMAND_TIMEOUT, libvirt.VIR_ERR_NO_SUPPORT,
-                                               libvirt.VIR_ERR_OPERATION_UNSUPPORTED, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
-                                               libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_INTERNAL_ERROR):
+        if is_gone(exc) or error_code(exc) in _no_answer():
             return []
         raise
     return _interface_entries(answer or {}, source, macs)
 
 
-def observed_addresses(domain: libvirt.virDomain, root: ET.Element, leases: Mapping[str, Sequence[Dict[str, Any]]], sources: Sequence[str] = SOURCES,
+def observed_addresses(domain: libvirt.virDomain, root: ET.Element, tables: Tables, sources: Sequence[str] = SOURCES,
                        agent_timeout_s: float = 5) -> List[Dict[str, Any]]:
     """What leases, agent and ARP say of a running domain with this live XML."""
     macs = [(m.get("address") or "").lower() for m in root.iterfind("devices/interface/mac")]
     found: List[Dict[str, Any]] = []
     for source in sources:
-        if source == "lease":
-            found.extend(entry for mac in macs for entry in leases.get(mac, []))
+        known = {"lease": tables.leases, "arp": tables.neighbours}.get(source)
+        if known is not None:
+            found.extend(entry for mac in macs for entry in known.get(mac, []))
         elif source != "agent" or agent_in(root):
             found.extend(_asked(domain, source, macs, agent_timeout_s))
     return [e for e in found if usable(e["address"])]
@@ -163,8 +198,7 @@ def addresses(domain: libvirt.virDomain, conn: libvirt.virConnect, sources: Sequ
     root = ET.fromstring(domain.XMLDesc(0))
     if not domain.isActive():
         return merge([], static_addresses(root))
-    leases = lease_table(conn) if "lease" in sources else {}
-    return merge(observed_addresses(domain, root, leases, sources, agent_timeout_s), static_addresses(root))
+    return merge(observed_addresses(domain, root, read_tables(conn, sources), sources, agent_timeout_s), static_addresses(root))
 
 
 def _greeting(sock: socket.socket, greeting: bytes, deadline: float) -> str:
@@ -211,7 +245,7 @@ def wait_ssh(address: str, port: int = 22, timeout_s: float = 300, name: Optiona
     started = time.monotonic()
     while True:
         left = started + timeout_s - time.monotonic()
-        last = probe_tcp(address, port, min(_PROBE_S, max(0.05, left)), b"SSH-")
+        last = probe_tcp(address, port, min(_PROBE_S, max(_PROBE_LEAST_S, left)), b"SSH-")
         if last == "open":
             return time.monotonic() - started
         left = started + timeout_s - time.monotonic()
@@ -259,8 +293,8 @@ class Waiter:
     def observe(self) -> Tuple[List[Dict[str, Any]], List[str]]:
         """What is seen of the guest's addresses now, and the static ones it should have."""
         root = self.live()
-        leases = lease_table(self.conn) if "lease" in self.sources else {}
-        observed = observed_addresses(self.domain, root, leases, self.sources, min(self.agent_timeout_s, max(0.1, self.left)))
+        tables = read_tables(self.conn, self.sources)
+        observed = observed_addresses(self.domain, root, tables, self.sources, min(self.agent_timeout_s, max(0.1, self.left)))
         return observed, static_addresses(root)
 
     def address(self) -> List[Dict[str, Any]]:
@@ -271,7 +305,7 @@ class Waiter:
             return merge(observed, static) if observed else []
         for text in static:
             # The attempt also makes the host ask for the MAC, so that ARP knows a guest on the same link next time, whatever its firewall does.
-            answer = probe_tcp(text.partition("/")[0], 22, min(1.0, max(0.05, self.left)))
+            answer = probe_tcp(text.partition("/")[0], 22, min(1.0, max(_PROBE_LEAST_S, self.left)))
             self.last = "static address {0}: {1}".format(text.partition("/")[0], answer)
             if answer in ("open", "refused"):
                 return merge([], static)
@@ -297,7 +331,7 @@ def _wait_ssh_of(waiter: Waiter, port: int) -> str:
     while True:
         states = []
         for entry in merge(*waiter.observe()):
-            answer = probe_tcp(entry["address"], port, min(_PROBE_S, max(0.05, waiter.left)), b"SSH-")
+            answer = probe_tcp(entry["address"], port, min(_PROBE_S, max(_PROBE_LEAST_S, waiter.left)), b"SSH-")
             if answer == "open":
                 return str(entry["address"])
             states.append("{0} port {1}: {2}".format(entry["address"], port, answer))

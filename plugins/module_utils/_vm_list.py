@@ -136,12 +136,12 @@ def _put_addresses(vm: Vm, found: List[Dict[str, Any]]) -> None:
 
 
 def _find_addresses(conn: libvirt.virConnect, vms: Sequence[Vm], sources: Sequence[str], agent_timeout_s: float) -> None:
-    leases = _guest.lease_table(conn) if "lease" in sources and any(vm.live is not None for vm in vms) else {}
+    running = [vm for vm in vms if vm.live is not None]
+    tables = _guest.read_tables(conn, sources if running else ())
 
     def ask(vm: Vm) -> List[Dict[str, Any]]:
-        seen = [] if vm.live is None else _guest.observed_addresses(vm.domain, vm.live, leases, sources, agent_timeout_s)
+        seen = [] if vm.live is None else _guest.observed_addresses(vm.domain, vm.live, tables, sources, agent_timeout_s)
         return _guest.merge(seen, vm.static)
-    running = [vm for vm in vms if vm.live is not None]
     for vm in vms:
         _put_addresses(vm, _guest.merge([], vm.static))
     for vm, (found, failure) in zip(running, in_parallel(ask, running, _WORKERS)):

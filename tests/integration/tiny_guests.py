@@ -41,10 +41,10 @@ importlib.import_module("ansible_collections.kvmfleet.core.plugins.modules." + s
 """
 
 
-def run_module(name, check=False, diff=False, **args):
+def run_module(which, check=False, diff=False, **args):
     """The result of a module, run in a process of its own as Ansible does."""
     args.update(_ansible_check_mode=check, _ansible_diff=diff, uri=URI)
-    done = subprocess.run([sys.executable, "-c", RUNNER, name], input=json.dumps({"ANSIBLE_MODULE_ARGS": args}).encode(), stdout=subprocess.PIPE,
+    done = subprocess.run([sys.executable, "-c", RUNNER, which], input=json.dumps({"ANSIBLE_MODULE_ARGS": args}).encode(), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=COLLECTIONS), check=False, timeout=300)
     assert done.stdout, done.stderr.decode()
     return json.loads(done.stdout)
