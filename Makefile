@@ -24,8 +24,8 @@ help:  ## This list
 
 ## What the others stand on
 
-.PHONY: packages-build packages-test packages-bench venv requirements
-packages-build packages-test packages-bench: packages-%:
+.PHONY: packages-build packages-check packages-test packages-bench venv requirements
+packages-build packages-check packages-test packages-bench: packages-%:
 	@scripts/packages.sh $*
 
 venv: packages-build  ## The virtual environment .venv, as pinned
@@ -52,7 +52,7 @@ demo-clean: venv  ## Remove what the demo made
 ## Gates
 
 .PHONY: check ruff mypy vermin shellcheck unit
-check: venv  ## Lint and unit tests: under a minute once .venv is there
+check: packages-check venv  ## Lint and unit tests: under a minute once .venv is there
 	@$(PYTHON) scripts/stages.py check
 
 ruff: venv
@@ -64,20 +64,20 @@ mypy: venv
 vermin: venv
 	vermin --target=3.8- --violations --no-tips --eval-annotations $(HOST_SIDE)
 
-shellcheck: packages-test
+shellcheck: packages-check
 	shellcheck $(SCRIPTS)
 
-unit: venv  ## Unit tests with pytest
+unit: packages-check venv  ## Unit tests with pytest
 	pytest -n 2 tests/unit
 
 .PHONY: sanity units $(CORES:%=units-%) lint packaging docs build integration test-image
-sanity: venv packages-test  ## ansible-test sanity on core 2.19
+sanity: packages-check venv  ## ansible-test sanity on core 2.19
 	scripts/ansible-test.sh sanity
 
-units: venv  ## ansible-test units on core 2.19; units-2.17 and units-2.18 with plain pytest
+units: packages-check venv  ## ansible-test units on core 2.19; units-2.17 and units-2.18 with plain pytest
 	scripts/ansible-test.sh units
 
-$(CORES:%=units-%): units-%: venv-%
+$(CORES:%=units-%): units-%: packages-check venv-%
 	PATH=$(VENV)-$*/bin:$$PATH $(VENV)-$*/bin/pytest -n 2 tests/unit
 
 lint: venv  ## ansible-lint, antsibull-docs and the changelog fragments
@@ -88,7 +88,7 @@ lint: venv  ## ansible-lint, antsibull-docs and the changelog fragments
 build: venv  ## The tarball, in build/
 	ansible-galaxy collection build --force --output-path build
 
-packaging: venv packages-test  ## The tarball installed and run in an empty virtual environment
+packaging: packages-test venv  ## The tarball installed and run in an empty virtual environment
 	pytest tests/packaging
 
 docs: venv  ## The reference of all plugins, in docs/_build/html
@@ -97,15 +97,15 @@ docs: venv  ## The reference of all plugins, in docs/_build/html
 test-image: packages-test
 	scripts/build-image.sh
 
-integration: venv packages-test  ## Everything against a real libvirtd
+integration: packages-test venv  ## Everything against a real libvirtd
 	scripts/with-libvirtd.sh pytest tests/integration
 
 .PHONY: test test-long bench
 test: packages-build  ## All gates but test-long and bench; what .ci/run runs
 	@$(PYTHON) scripts/stages.py test
 
-test-long: venv packages-test  ## The long sweeps
+test-long: packages-test venv  ## The long sweeps
 	KVMFLEET_LONG=1 scripts/with-libvirtd.sh pytest tests/unit tests/integration
 
-bench: venv packages-test packages-bench  ## Figures against their peers, in .bench/results.json
+bench: packages-test packages-bench venv  ## Figures against their peers, in .bench/results.json
 	scripts/with-libvirtd.sh python tests/bench/run.py

@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
 # Install the Debian or Ubuntu packages of the named sets, as far as they are missing.
-# Usage: packages.sh [--list] SET...   with SET one of build, run, image, test, bench
+# Usage: packages.sh [--list] SET...   with SET one of build, check, run, image, test, bench
 set -euo pipefail
 
 packages_of() {
     case $1 in
         # to make .venv: libvirt-python comes as source only
         build) echo git make gcc libc6-dev pkg-config libvirt-dev python3-dev python3-venv ;;
+        # what linters and unit tests call
+        check) packages_of build; echo shellcheck openssh-client genisoimage ;;
         # to be a KVM host and a control node
         run) echo qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-clients python3-libvirt genisoimage dnsmasq-base ovmf swtpm \
                   openssh-client iproute2 ;;
         # to build a base image out of Debian's packages
         image) echo mmdebstrap extlinux syslinux-common e2fsprogs fdisk qemu-utils ;;
-        test) packages_of run; packages_of image; echo shellcheck util-linux ;;
+        test) packages_of run; packages_of image; packages_of check ;;
         # ganeti-htools has the peers of the placement figures
         bench) packages_of run; echo ganeti-htools ;;
-        *) echo "packages.sh: there is no set '$1' (build, run, image, test, bench)" >&2; exit 2 ;;
+        *) echo "packages.sh: there is no set '$1' (build, check, run, image, test, bench)" >&2; exit 2 ;;
     esac
 }
 
