@@ -415,11 +415,10 @@ def write_volume(conn: libvirt.virConnect, pool: Pool, name: str, iso: bytes) ->
     sealed = read_seal(iso)
     if sealed is None:
         raise ValueError("an image without a seal is no seed")
-    found = pool.lookup(name) or pool.lookup(name, refresh=os.path.lexists(pool.path_of(name)))
+    # Asking libvirt for a volume that does not exist is dear (it prepares an error); asking the file system is not.
+    found = pool.lookup(name, refresh=True) if os.path.lexists(pool.path_of(name)) else None
     created = found is None
-    if created:
-        volumes.create(pool, name, len(iso), "raw")
-    volume = found or pool.handle.storageVolLookupByName(name)
+    volume = found or volumes.create(pool, name, len(iso), "raw")
     try:
         _upload_sealed(conn, volume, iso, sealed.instance_id, not created)
     except BaseException as exc:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
@@ -36,6 +37,10 @@ class _Observed:
 
 def _observe(conn: libvirt.virConnect, pool: volumes.Pool, name: str) -> _Observed:
     volume = pool.lookup(name, refresh=True)
+    if volume is not None and not os.path.lexists(pool.path_of(name)):
+        # The file was removed behind libvirt's back.
+        pool.refresh()
+        volume = pool.lookup(name)
     if volume is None:
         return _Observed()
     found = seeds.read_volume_seal(conn, volume)

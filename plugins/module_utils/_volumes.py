@@ -205,8 +205,9 @@ def volume_xml(name: str, size: int, kind: str, backing: Optional[Volume] = None
     return ET.tostring(root, encoding="unicode")
 
 
-def create(pool: Pool, name: str, size: int, kind: str, image: Optional[Volume] = None, clone: str = "overlay") -> None:
-    """Make a volume: empty, as overlay on an image, or as its full copy. A failed attempt leaves nothing behind.
+def create(pool: Pool, name: str, size: int, kind: str, image: Optional[Volume] = None,
+           clone: str = "overlay") -> libvirt.virStorageVol:
+    """Make a volume and return its handle: empty, as overlay on an image, or as its full copy. A failed attempt leaves nothing behind.
 
     :param size: virtual size in bytes
     :param kind: C(qcow2) or C(raw)
@@ -219,6 +220,7 @@ def create(pool: Pool, name: str, size: int, kind: str, image: Optional[Volume] 
                 handle.resize(size)
         else:
             handle = pool.handle.createXML(volume_xml(name, size, kind, image))
+        return handle
     except libvirt.libvirtError as exc:
         if error_code(exc) != libvirt.VIR_ERR_STORAGE_VOL_EXIST:
             _remove_remains(pool, name)

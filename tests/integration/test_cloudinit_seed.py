@@ -275,6 +275,17 @@ def test_seeds_are_made_by_several_threads_at_once(conn, pool):
     assert [seal_of(conn, pool, "{0}.iso".format(n)).hash for n in range(20)] == digests and len(set(digests)) == 20
 
 
+def test_files_that_came_or_went_behind_libvirts_back(pool, seed):
+    """A removed seed is made again, one that was copied here is recognised."""
+    path = seed(hostname="web1", instance_id="i-1")["path"]
+    shutil.copy(path, path + ".kept")
+    os.unlink(path)
+    assert seed(hostname="web1", instance_id="i-1")["changed"] is True
+    assert seed(name="a.iso.kept", hostname="web1", instance_id="i-1")["changed"] is False
+    os.unlink(path)
+    assert seed(state="absent")["changed"] is False
+
+
 def test_an_unknown_pool_and_a_bad_name_are_refused(seed):
     """Before anything is touched."""
     for params, option in (
