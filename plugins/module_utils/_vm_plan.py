@@ -143,10 +143,12 @@ class _Planner:
         self.old: Optional[ObservedVm] = None if record is None else observe(record.root)
         self.sources: Dict[str, DiskSource] = {}
         self.state = "absent"
+        self.made_up = False
         if record is None:
             self.spec.vcpus = self.spec.vcpus or self.spec.default_vcpus
             self.spec.memory_mib = self.spec.memory_mib or self.spec.default_memory_mib
             check_domain_name("name", spec.name)
+            self.made_up = not spec.uuid
             self.uuid = spec.uuid or str(uuid_lib.uuid4())
         else:
             self.uuid = record.uuid
@@ -359,7 +361,8 @@ class _Planner:
         if plan.seed:
             plan.actions.append("write the cloud-init seed")
             plan.before["seed"] = None if self.record is None or not self.record.metadata else self.record.metadata.seed_hash
-            plan.after["seed"] = plan.seed.hash
+            # A made-up UUID is the instance-id of a new VM, and would show another hash in check mode than for real.
+            plan.after["seed"] = "new" if self.made_up else plan.seed.hash
         if plan.mark and not plan.actions:
             plan.actions.append("write the metadata")
         autostart = bool(self.record.handle.autostart()) if self.record is not None and spec.autostart is not None else False
