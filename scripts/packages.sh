@@ -13,7 +13,7 @@ packages_of() {
         run) echo qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-clients python3-libvirt genisoimage dnsmasq-base ovmf swtpm \
                   openssh-client iproute2 ;;
         # to build a base image out of Debian's packages
-        image) echo mmdebstrap extlinux syslinux-common e2fsprogs fdisk qemu-utils ;;
+        image) echo mmdebstrap debian-archive-keyring e2fsprogs fdisk grub-common grub-pc-bin grub-efi-amd64-bin dosfstools mtools qemu-utils ;;
         test) packages_of run; packages_of image; packages_of check ;;
         # ganeti-htools has the peers of the placement figures
         bench) packages_of run; echo ganeti-htools ;;
