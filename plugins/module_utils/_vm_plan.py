@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _live, _metadata, _power, _seed, _volume_job
-from ansible_collections.kvmfleet.core.plugins.module_utils._admission import Demand
+from ansible_collections.kvmfleet.core.plugins.module_utils._admission import DEFAULT_CLAIM_TTL_S, Demand
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord, requests_of
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import Context, DiskSource, ObservedVm, observe
@@ -21,7 +21,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmM
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import SeedSpec, seed_from_params
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import DiskSpec, NicSpec, SpecError, VmSpec, check_domain_name, volume_name
 from ansible_collections.kvmfleet.core.plugins.module_utils._volume_job import VolumeJob
-from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import describe
+from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, describe, disk_paths
 
 SEED = "seed"
 
@@ -62,6 +62,7 @@ class VmPlan:
     first: Optional[VmPlan] = None  # an interrupted deletion that has to end before
     made: bool = False  # by this run: a failure undoes it
     mark: bool = False  # only our metadata has to be written
+    hopeless: List[str] = field(default_factory=list)  # what the running guest has not followed before, and this plan does not change anew
 
     @property
     def changed(self) -> bool:
@@ -85,6 +86,16 @@ def power_actions(state: str, wanted: str) -> List[str]:
         "restarted": ["start"] if off else ["shutdown", "start"],
     }
     return table.get(wanted, [])
+
+
+def restart_actions(state: str, wanted: str) -> List[str]:
+    """The actions that restart a VM and leave it in the state that is wanted, or that it was in."""
+    return ["shutdown", "start paused" if wanted == "paused" or (state == "paused" and wanted == "present") else "start"]
+
+
+def purge_of(spec: VmSpec) -> _live.Purge:
+    """What may be taken away from the running guest."""
+    return _live.Purge(spec.purge_disks and spec.disks is not None, spec.purge_nics and spec.nics is not None)
 
 
 def _first_pool(spec: VmSpec, meta: Optional[VmMetadata]) -> Optional[str]:
@@ -152,8 +163,8 @@ class _Planner:
             self.uuid = spec.uuid or str(uuid_lib.uuid4())
         else:
             self.uuid = record.uuid
-            self.state = _power.state_of(record.handle) if record.active else "stopped"
-            self.plan.finish = self.meta.phase == "building"
+            self.state = _power.settled_state(record.handle) if record.active else "stopped"
+            self.plan.finish = self.meta.phase in ("pending", "building")
             if spec.uuid and spec.uuid != record.uuid:
                 raise SpecError("uuid", spec.uuid, "the VM exists and has UUID {0}, which never changes".format(record.uuid), "Leave uuid out, or use another name",
                                 "uuid_in_use")
@@ -227,7 +238,7 @@ class _Planner:
                 self.sources[disk.name] = _foreign_source(self.host, disk, option)
                 self._user_volume(disk, self.sources[disk.name])
         if self.plan.finish:
-            known = {d.name for d in self.spec.disks or [] if d.managed} | {SEED}
+            known = {d.name for d in self.spec.disks or []} | {SEED}
             missing = [v.disk for v in self.meta.volumes if v.disk not in known]
             if missing and self.record is not None:
                 raise FleetError("VM {0} was left half-made by an interrupted run that asked for the disks {1} too. Delete it first, or ask for the same "
@@ -255,8 +266,7 @@ class _Planner:
         pool = self.host.pools.get(pool_name, option + ".pool")
         kind = "block" if pool.block else "file"
         capacity = pool.capacity_of(listed.name) if listed else None
-        half_made = self.plan.finish and self.record is not None and not self.record.active
-        if listed and capacity is not None and not (half_made and disk.clone == "full"):
+        if listed and capacity is not None and not self._may_be_torso(disk, listed, pool):
             xml_format = next((d.format for d in self.old.disks.values() if d.key == disk.name), None) if self.old else None
             if disk.format and xml_format and disk.format != xml_format:
                 raise SpecError(option + ".format", disk.format, "disk {0!r} is {1}, and formats are not converted".format(disk.name, xml_format), "Leave format as it was")
@@ -280,10 +290,21 @@ class _Planner:
         if size is None and disk.default_size is not None:
             size = max(disk.default_size, image.capacity if image else 0)
         job = _volume_job.plan_new(pool, name, disk.name, size, disk.format, image, disk.clone, option + ".")
+        job.redo = listed is not None
         if not listed:
-            self.meta.volumes.append(VolumeRef(disk.name, pool_name, name, job.size, disk.reserve, planned=self.record is not None))
+            # A copy takes its time: until it is noted as complete, it may be a torso.
+            planned = self.record is not None or (image is not None and disk.clone == "full")
+            self.meta.volumes.append(VolumeRef(disk.name, pool_name, name, job.size, disk.reserve, planned=planned))
         self.plan.jobs.append(job)
         self.sources[disk.name] = DiskSource(kind, pool.path_of(name), job.format)
+
+    def _may_be_torso(self, disk: DiskSpec, listed: VolumeRef, pool: Pool) -> bool:
+        """A full copy that an interrupted run began and did not note as complete; never one that the guest has been given already."""
+        if not (listed.planned and disk.image is not None and disk.clone == "full"):
+            return False
+        if self.record is None or not self.record.active:
+            return True
+        return pool.path_of(listed.name) not in disk_paths(ET.fromstring(self.record.handle.XMLDesc()))
 
     def _seed(self) -> None:
         if self.spec.seed is None:
@@ -376,12 +397,13 @@ class _Planner:
         plan.power = power_actions(self.state, spec.state)
         if self.record is not None and self.record.active and plan.root is not None and "shutdown" not in plan.power:
             live = ET.fromstring(self.record.handle.XMLDesc(1))
-            todo, plan.restart_required = _live.operations(live, plan.root)
+            plan.hopeless = [option for option in self.meta.hopeless if option not in plan.after]
+            todo, plan.restart_required = _live.operations(live, plan.root, purge_of(spec), plan.hopeless)
             for operation in todo:
                 if "change {0}".format(operation.option) not in plan.actions:
                     plan.actions.append("{0} {1} in the running guest".format(operation.verb, operation.option))
             if plan.restart_required and spec.allow_restart:
-                plan.power = ["shutdown", "start paused" if self.state == "paused" and spec.state != "running" else "start"]
+                plan.power = restart_actions(self.state, spec.state)
                 plan.restart_required = []
         if plan.power:
             plan.actions.extend(plan.power)
@@ -422,6 +444,8 @@ def _plan_delete(host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> Vm
         return plan
     if not record.persistent:
         raise SpecError("name", spec.name, "is a transient domain, which is not ours", "Stop it by the tool that made it", "not_ours")
+    if spec.group and (record.metadata is None or record.metadata.group != spec.group):
+        raise SpecError("group", spec.group, "VM {0} is not of this group".format(spec.name), "Name the group it belongs to, or another VM", "not_ours")
     plan.metadata = record.metadata
     state = _power.state_of(record.handle) if record.active else "stopped"
     if record.active:
@@ -435,13 +459,27 @@ def _plan_delete(host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> Vm
 
 
 def doomed(record: DomainRecord, spec: VmSpec) -> List[VolumeRef]:
-    """The volumes that go with a VM: those listed in its metadata, and nothing else. Kept disks stay; the seed never does, it holds secrets."""
-    listed = record.metadata.volumes if record.metadata else []
+    """The volumes that go with a VM: those listed in its metadata, and nothing else. Kept disks stay; the seed never does, it holds secrets.
+
+    A domain that was copied with its metadata (virt-clone) lists the volumes of its original: they bear another UUID in their names.
+    """
+    listed = [v for v in record.metadata.volumes if v.given or record.uuid[:8] in v.name] if record.metadata else []
     return [v for v in listed if spec.delete_disks or v.disk == SEED]
 
 
-def make_plan(host: Host, spec: VmSpec) -> VmPlan:
-    """The plan for one VM on a host that has been looked at. Raises SpecError or FleetError; touches nothing."""
+def _refuse_fresh_claim(record: DomainRecord, meta: VmMetadata, claim_ttl_s: float) -> None:
+    age = _metadata.age_seconds(meta.claimed or "")
+    if record.active or age <= claim_ttl_s:
+        raise FleetError("VM {0} was claimed by another run {1:.0f} s ago. Wait for that run to end; a claim that is older than claim_ttl ({2:g} s) is removed".format(
+            record.name, age, claim_ttl_s), "name_in_use")
+
+
+def make_plan(host: Host, spec: VmSpec, ticket: Optional[str] = None, claim_ttl_s: float = DEFAULT_CLAIM_TTL_S) -> VmPlan:
+    """The plan for one VM on a host that has been looked at. Raises SpecError or FleetError; touches nothing.
+
+    :param ticket: of the run whose claims are to be kept
+    :param claim_ttl_s: after which another run's claim may be removed
+    """
     record = host.domains.get(spec.name)
     if record is not None:
         _require_ours(record, spec)
@@ -449,11 +487,14 @@ def make_plan(host: Host, spec: VmSpec) -> VmPlan:
         return _plan_delete(host, spec, record)
     if record is not None and record.metadata is not None:
         phase = record.metadata.phase
-        if phase == "deleting":
+        stale = phase == "pending" and (ticket is None or record.metadata.ticket != ticket)
+        if stale:
+            _refuse_fresh_claim(record, record.metadata, claim_ttl_s)
+        if stale or phase == "deleting":
             first = _plan_delete(host, VmSpec(spec.name, state="absent"), record)
             plan = _Planner(host, spec, None).build()
             plan.first = first
-            plan.actions.insert(0, "finish the interrupted deletion of its predecessor")
+            plan.actions.insert(0, "remove a stale claim" if stale else "finish the interrupted deletion of its predecessor")
             return plan
         if phase == "failed":
             raise FleetError("VM {0} was left in phase failed: {1}. Delete it, then create it anew".format(spec.name, record.metadata.reason or "no reason noted"),
