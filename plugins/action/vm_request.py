@@ -81,7 +81,8 @@ class ActionModule(ActionBase):
         left = _request.candidates(hosts, wanted)
         if values["vm_state"] == "absent":
             requests = _request.build(values, catalogs, hosts, _keys.Keys())
-            return {"vms": {host.name: [r.item for r in requests] for host in left}, "wait": "none", "names": [r.name for r in requests]}
+            return {"vms": {host.name: [r.item for r in requests] for host in left}, "wait": "none", "names": [r.name for r in requests],
+                    "verb": "delete"}
         _, vms = self._prepare(values, catalogs, hosts, wanted, _keys.Keys())
         _request.check_items([item for items in vms.values() for item in items])
         keys = self._keys(values, image)

@@ -79,6 +79,9 @@ def given_keys(option: str, value: Any) -> Keys:
             if keys.path is None and os.path.exists(base) and base != path + ".pub":
                 keys.path = base
             name = os.path.basename(base)
+        elif re.match(r"^(ssh|ecdsa|sk)-[a-z0-9@.-]+\Z", item):
+            raise SpecError(option, item, "is the beginning of a public key only; an unquoted blank ends the value of -e",
+                            "Quote it: -e \"{0}='{1} AAAA... comment'\"".format(option, item))
         else:
             public = _lines(option, item)
             words = public[0].split() if public else []

@@ -199,6 +199,10 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
         report.lines.append(context.key_note)
     failed = dict(_failures(waited or {}), **_failures(results))
     unreachable = [h for h, r in results.items() if r.get("unreachable")]
+    report.data["unreachable"] = unreachable
+    if context.verb == "list" and len(unreachable) < len(results):
+        # A list of the others is better than none.
+        report.lines += ["{0}: {1}".format(host, failed.pop(host)) for host in unreachable]
     if failed:
         texts: Dict[str, List[str]] = {}
         for host, text in sorted(failed.items()):

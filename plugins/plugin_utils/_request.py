@@ -526,6 +526,8 @@ _PLACES = (
     (re.compile(r"^cpu\.mode$"), "vm_cpu_mode"),
     (re.compile(r"^graphics\."), "vm_graphics."),
     (re.compile(r"^address$"), "vm_ip"),
+    (re.compile(r"^names$"), "vm_name"),
+    (re.compile(r"^size$"), "vm_disk"),
 )
 
 

@@ -109,5 +109,14 @@ def test_the_tables_of_delete_and_power() -> None:
     assert "would force off" in _report.compose(Context("power", check=True, action="force_off"), {"kvm1": {"vms": powered}}).lines[1]
 
 
+def test_a_list_goes_on_without_a_dead_host() -> None:
+    dead = {"unreachable": True, "msg": "timed out"}
+    report = _report.compose(Context("list"), {"kvm1": {"vms": [vm()]}, "kvm2": dead})
+    assert report.failure is None and report.data["unreachable"] == ["kvm2"]
+    assert report.lines[-1] == "kvm2: The host is unreachable: timed out"
+    assert _report.compose(Context("list"), {"kvm2": dead}).failure
+    assert _report.compose(CREATE, {"kvm1": {"vms": [vm()]}, "kvm2": dead}).failure
+
+
 def test_nothing_is_said_plainly() -> None:
     assert _report.compose(Context("list"), {"kvm1": {"vms": []}}).lines == ["0 VMs"]

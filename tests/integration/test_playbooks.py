@@ -1,0 +1,278 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbooks as a user runs them: ansible-playbook, -e, a table, and nothing left behind."""
+from __future__ import annotations
+
+import email
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BIN = os.path.dirname(sys.executable)
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA me@laptop"
+SECRETS = {"vm_root_password": "SECRETroot", "vm_user_data": "#cloud-config\nchpasswd: {list: 'x:SECRETdata'}\n",
+           "vm_users": [{"name": "alice", "password": "SECRETuser"}], "vm_write_files": [{"path": "/etc/x", "content": "SECRETfile"}]}
+IMAGE = "debian:12"
+
+
+class Run:
+    """What came of one ansible-playbook: exit code, output, the data of set_stats, the recap."""
+
+    def __init__(self, process):
+        self.code, self.output = process.returncode, process.stdout + process.stderr
+        found = re.search(r"^\tRUN: (\{.*\})$", self.output, re.MULTILINE)
+        self.data = json.loads(found.group(1))["kvmfleet"] if found else {}
+        recap = re.search(r"changed=(\d+) +unreachable=(\d+) +failed=(\d+)", self.output)
+        self.changed, self.unreachable, self.failed = (int(n) for n in recap.groups()) if recap else (None, None, None)
+
+    @property
+    def vms(self):
+        return {vm["name"]: vm for vm in self.data["vms"]}
+
+    @property
+    def message(self):
+        """The message of the one failure that a user sees."""
+        fatal = re.findall(r"^fatal: \[[^\]]*\]: FAILED! => (\{.*\})$", self.output, re.MULTILINE)
+        assert len(fatal) == 1, self.output
+        return json.loads(fatal[0])["msg"]
+
+
+class Playbooks:
+    """Runs playbooks against a place's own pool and network."""
+
+    def __init__(self, place, folder):
+        self.place, self.folder = place, folder
+        self.keys = folder / "keys"
+        self.host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "kvm_pool": place.pool, "kvm_virt_type": "qemu",
+                     "kvm_networks": {"default": {"network": place.network}, "lost": {"network": "kfit-no-such-net"}},
+                     "kvm_storage_classes": {"gone": "kfit-no-such-pool"}, "kvm_totals": {"vcpus": 1000, "memory": "1TiB"}}
+        self.catalogs = {
+            "kvmfleet_images": {IMAGE: {"volume": "image.qcow2", "min_disk": "16MiB", "default_user": "debian"}},
+            "kvmfleet_flavors": {"tiny": {"vcpus": 1, "memory": "64MiB", "disk": "16MiB"}},
+            "kvmfleet_networks": {"default": {"cidr": "192.0.2.0/24", "gateway": "192.0.2.1"}, "lost": {}},
+        }
+        self.inventory({"local": self.host})
+
+    def inventory(self, hosts):
+        """Write the inventory."""
+        data = {"kvm_hosts": {"hosts": hosts, "vars": self.catalogs}}
+        (self.folder / "inventory.yml").write_text(yaml.safe_dump(data))
+
+    def run(self, playbook, *options, variables=None, environment=None, **given):
+        """Run a playbook; C(given) by -e name=value, C(variables) by a file, as it is done with structures."""
+        path = playbook if "." in playbook else os.path.join(ROOT, "playbooks", playbook + ".yml")
+        command = [os.path.join(BIN, "ansible-playbook"), "-i", str(self.folder / "inventory.yml"), path] + list(options)
+        if playbook.endswith("create_vm"):
+            given.setdefault("vm_key_dir", self.keys)
+        for name, value in given.items():
+            command += ["-e", "{0}='{1}'".format(name, value) if " " in str(value) else "{0}={1}".format(name, value)]
+        if variables:
+            (self.folder / "variables.yml").write_text(yaml.safe_dump(variables))
+            command += ["-e", "@{0}".format(self.folder / "variables.yml")]
+        env = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=os.path.join(ROOT, ".ansible", "collections"), ANSIBLE_SHOW_CUSTOM_STATS="1", ANSIBLE_NOCOLOR="1",
+                   ANSIBLE_LOCALHOST_WARNING="0", ANSIBLE_RETRY_FILES_ENABLED="0", ANSIBLE_TIMEOUT="3", **(environment or {}))
+        return Run(subprocess.run(command, env=env, cwd=str(self.folder), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=300))
+
+    def does(self, playbook, *options, **given):
+        """The same where it has to succeed."""
+        run = self.run(playbook, *options, **given)
+        assert run.code == 0, run.output
+        return run
+
+    def refuses(self, playbook, *options, **given):
+        """The message of a run that has to fail by one message, with nothing touched."""
+        before = self.place.snapshot()
+        run = self.run(playbook, *options, **given)
+        assert run.code != 0, run.output
+        assert self.place.snapshot() == before
+        assert "Traceback" not in run.output
+        return run.message
+
+
+@pytest.fixture
+def playbooks(place, tmp_path):
+    return Playbooks(place, tmp_path)
+
+
+@pytest.fixture
+def stopped(playbooks):
+    """Variables of a small VM that is not started."""
+    return {"vm_image": IMAGE, "vm_memory": "64MiB", "vm_vcpus": "1", "vm_state": "stopped", "vm_wait": "none"}
+
+
+def test_life_of_a_set(playbooks, place, stopped):
+    name = place.name("web")
+    foretold = playbooks.does("create_vm", "--check", vm_name=name, vm_count="3", **stopped)
+    assert (foretold.changed, place.domains(), place.files(), playbooks.keys.exists()) == (1, [], [], False)
+    made = playbooks.does("create_vm", vm_name=name, vm_count="3", **stopped)
+    names = ["{0}-{1}".format(name, i) for i in (1, 2, 3)]
+    assert made.changed == 1 and list(made.vms) == names and made.data["changed"] == 3
+    assert [d.name() for d in place.domains()] == names and len(place.files()) == 6
+    for vm in made.vms.values():
+        assert vm["uuid"] == place.conn.lookupByName(vm["name"]).UUIDString()
+        assert (vm["host"], vm["state"], vm["vcpus"], vm["memory_mib"], vm["key_name"], vm["set"]) == ("local", "stopped", 1, 64, name, name)
+        assert re.search(r"^{0} +local +stopped +created +1 +64 MiB +- +{1} +{2}".format(vm["name"], vm["uuid"], name), made.output, re.MULTILINE)
+    assert foretold.data["changed"] == 3 and "would be created" in foretold.output
+
+    again = playbooks.does("create_vm", vm_name=name, vm_count="3", **stopped)
+    assert (again.changed, again.data["changed"]) == (0, 0) and {vm["uuid"] for vm in again.vms.values()} == {vm["uuid"] for vm in made.vms.values()}
+
+    listed = playbooks.does("list_vms", vm_name=place.prefix + "-*")
+    assert list(listed.vms) == names and listed.changed == 0 and "3 VMs: 3 stopped" in listed.output
+
+    assert "vm_confirm=3" in playbooks.refuses("delete_vm", vm_name=name + "-*")
+    assert "vm_confirm" in playbooks.refuses("delete_vm", vm_name=name, vm_count="3", vm_confirm="2")
+    foretold = playbooks.does("delete_vm", "--check", vm_name=name, vm_count="3", vm_confirm="3")
+    assert foretold.data["changed"] == 3 and len(place.domains()) == 3 and "would be deleted" in foretold.output
+    gone = playbooks.does("delete_vm", vm_name=name + "-*", vm_confirm="3")
+    assert gone.data["changed"] == 3 and (place.domains(), place.files()) == ([], [])
+    for given in ({"vm_name": name, "vm_count": "3", "vm_confirm": "3"}, {"vm_name": name + "-*", "vm_confirm": "3"}):
+        assert playbooks.does("delete_vm", **given).changed == 0
+
+
+def test_by_fqcn_with_strings_for_everything(playbooks, place):
+    name = place.name("all")
+    given = {
+        "vm_name": name, "vm_count": "1", "vm_flavor": "tiny", "vm_image": IMAGE, "vm_state": "stopped", "vm_ip": "192.0.2.10", "vm_ssh_key": KEY,
+        "vm_max_vcpus": "2", "vm_max_memory": "128MiB", "vm_vcpus_request": "500m", "vm_memory_request": "32MiB", "vm_disks": "16MiB,32MiB", "vm_autostart": "yes",
+        "vm_graphics": "vnc", "vm_labels": "role=web,tier=front", "vm_allow_restart": "true", "vm_force": "no", "vm_adopt": "false", "vm_delete_disks": "on",
+        "vm_shutdown_timeout": "5", "vm_wait_timeout": "7", "vm_packages": "vim,git", "vm_users": "alice", "vm_timezone": "Europe/Berlin", "vm_boot": "hd,network",
+        "vm_firmware": "bios", "vm_machine": "q35", "vm_nameservers": "192.0.2.53", "vm_mac": "52:54:00:12:34:56", "vm_description": "a test",
+    }
+    made = playbooks.does("kvmfleet.core.create_vm", **given)
+    vm = made.vms[name + "-1"]
+    assert (vm["vcpus"], vm["max_vcpus"], vm["memory_mib"], vm["max_memory_mib"], vm["autostart"] if "autostart" in vm else True) == (1, 2, 64, 128, True)
+    assert vm["labels"] == {"role": "web", "tier": "front"} and vm["address"] == "192.0.2.10" and vm["ssh"] == "ssh debian@192.0.2.10"
+    assert [d["size_bytes"] for d in vm["disks"] if d["name"] != "seed"] == [16 << 20, 16 << 20, 32 << 20]
+    assert place.conn.lookupByName(name + "-1").autostart() == 1 and not playbooks.keys.exists()
+    assert playbooks.does("kvmfleet.core.create_vm", **given).changed == 0
+    assert playbooks.does("kvmfleet.core.list_vms", vm_labels="role=web", vm_name=place.prefix + "-*").data["vms"]
+    playbooks.does("kvmfleet.core.delete_vm", vm_name=name + "-1")
+    assert (place.domains(), place.files()) == ([], [])
+
+
+def test_power(playbooks, place, stopped):
+    name = place.name("power")
+    playbooks.does("create_vm", vm_name=name, vm_count="2", **stopped)
+    for action, state in (("start", "running"), ("pause", "paused"), ("resume", "running"), ("reset", "running"), ("force-off", "stopped")):
+        foretold = playbooks.does("power_vm", "--check", vm_name=name + "-1", vm_action=action)
+        run = playbooks.does("power_vm", vm_name=name + "-1", vm_action=action)
+        assert run.vms[name + "-1"]["state"] == state
+        assert (foretold.changed, run.changed) == (1, 1)
+    run = playbooks.does("power_vm", vm_name=name + "-*", vm_action="start")
+    assert [vm["state"] for vm in run.vms.values()] == ["running", "running"]
+    assert playbooks.does("power_vm", vm_name=name, vm_count="2", vm_action="start").changed == 0
+    stubborn = playbooks.run("power_vm", vm_name=name + "-1", vm_action="shutdown", vm_shutdown_timeout="1")
+    assert stubborn.code != 0 and name + "-1" in stubborn.message and "vm_force" in stubborn.message.replace("force: true", "vm_force")
+    run = playbooks.does("power_vm", vm_name=name + "-1", vm_action="shutdown", vm_shutdown_timeout="1", vm_force="yes")
+    assert run.vms[name + "-1"]["state"] == "stopped"
+    assert "vm_name" in playbooks.refuses("power_vm", vm_name=place.name("nobody"), vm_action="start")
+    assert "vm_action" in playbooks.refuses("power_vm", vm_name=name, vm_action="fly")
+
+
+def test_a_key_pair_is_made_once_and_never_shown(playbooks, place, stopped):
+    name = place.name("key")
+    first = playbooks.does("create_vm", "-vvvv", vm_name=name, **stopped)
+    private = playbooks.keys / name
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600 and "Private key: {0}".format(private) in first.output
+    assert private.read_text().splitlines()[1] not in first.output
+    kept = private.read_bytes()
+    assert playbooks.does("create_vm", vm_name=name, **stopped).changed == 0
+    assert private.read_bytes() == kept
+    assert "vm_ssh_key" in playbooks.refuses("create_vm", vm_name=place.name("awx"), environment={"AWX_JOB_ID": "1"}, **stopped)
+
+
+def test_groups_keep_to_themselves(playbooks, place, stopped):
+    name = place.name("web")
+    made = playbooks.does("create_vm", vm_name=name, vm_group="acme", **stopped)
+    full = name + ".default.acme"
+    assert list(made.vms) == [full] and made.vms[full]["group"] == "acme"
+    assert playbooks.does("delete_vm", vm_name=name, vm_group="other").changed == 0
+    assert playbooks.does("delete_vm", vm_name=name + "*", vm_group="other").changed == 0
+    assert playbooks.does("list_vms", vm_group="other").data["vms"] == []
+    assert list(playbooks.does("list_vms", vm_group="acme", vm_name=name).vms) == [full]
+    assert "other" in playbooks.refuses("delete_vm", vm_name=full, vm_group="other")
+    assert "other" in playbooks.refuses("power_vm", vm_name=full, vm_group="other", vm_action="start")
+    playbooks.does("create_vm", vm_name=name, vm_group="acme", vm_state="absent")
+    assert (place.domains(), place.files()) == ([], [])
+
+
+def test_changes_say_what_waits_for_a_restart(playbooks, place, stopped):
+    name = place.name("grow")
+    running = dict(stopped, vm_state="running")
+    playbooks.does("create_vm", vm_name=name, **running)
+    grown = playbooks.does("create_vm", vm_name=name, **dict(running, vm_memory="96MiB", vm_disk="32MiB"))
+    assert grown.vms[name]["restart_required"] and "next restart" in grown.output
+    assert [d["size_bytes"] for d in grown.vms[name]["disks"] if d["name"] == "root"] == [32 << 20]
+    kept = playbooks.does("create_vm", vm_name=name, vm_image=IMAGE, vm_wait="none")
+    assert kept.vms[name]["memory_mib"] == 96 and kept.data["changed"] == 0, "what nobody asks for stays as it is"
+    message = playbooks.refuses("create_vm", vm_name=name, **dict(running, vm_memory="96MiB", vm_disk="16MiB"))
+    assert message.count("vm_disk") == 1
+
+
+def test_secrets_are_in_the_seed_and_nowhere_else(playbooks, place, stopped):
+    name = place.name("secret")
+    for given, good in (({}, True), ({"vm_memory": "2"}, False), ({"vm_memory": "9000TiB"}, False), ({"vm_network": "lost", "vm_state": "running"}, False)):
+        run = playbooks.run("create_vm", "-vvvv", "--diff", vm_name=name, variables=SECRETS, **dict(stopped, **given))
+        assert (run.code == 0) is good, run.output
+        assert "SECRET" not in run.output
+        assert IMAGE in run.output and "debian@" not in run.output.replace("debian@192", "")
+    seed = next(f for f in place.files() if "-seed-" in f)
+    with open(place.path(seed), "rb") as stream:
+        content = stream.read()
+    parts = email.message_from_bytes(content[content.index(b"Content-Type: multipart"):]).walk()
+    assert b"SECRETdata" in b"".join(part.get_payload(decode=True) or b"" for part in parts), "or else nothing was tested"
+    assert stat.S_IMODE(os.stat(place.path(seed)).st_mode) == 0o600
+
+
+@pytest.mark.parametrize("given, parts", [
+    pytest.param({"vm_memroy": "1GiB"}, ["vm_memroy", "vm_memory"], id="mistyped variable"),
+    pytest.param({"vm_image": "debian:21"}, ["vm_image", "debian:12"], id="unknown image"),
+    pytest.param({"vm_disk": "4MiB"}, ["vm_disk", "16MiB"], id="image too big"),
+    pytest.param({"vm_memory": "100TiB"}, ["vm_memory", "MiB of memory"], id="memory above host"),
+    pytest.param({"vm_vcpus": "4000"}, ["vm_vcpus"], id="vcpus above host"),
+    pytest.param({"vm_disk": "900TiB"}, ["vm_disk", "available"], id="disk above pool"),
+    pytest.param({"vm_network": "lost", "vm_state": "running"}, ["kfit-no-such-net"], id="network gone from the host"),
+    pytest.param({"vm_storage_class": "gone"}, ["kfit-no-such-pool"], id="pool gone from the host"),
+    pytest.param({"vm_name": "web_1"}, ["vm_name", "RFC 1123"], id="bad name"),
+])
+def test_bad_input_is_one_message_and_touches_nothing(playbooks, place, stopped, given, parts):
+    message = playbooks.refuses("create_vm", **dict(stopped, **dict({"vm_name": place.name("bad")}, **given)))
+    assert all(part in message for part in parts), message
+    assert "\n" not in message
+
+
+def test_a_vm_that_is_not_ours_is_refused(playbooks, place, stopped):
+    place.define("theirs")
+    assert "not ours" in playbooks.refuses("create_vm", vm_name=place.name("theirs"), **stopped)
+    assert "not ours" in playbooks.refuses("delete_vm", vm_name=place.name("theirs"))
+    playbooks.refuses("power_vm", vm_name=place.name("theirs"), vm_action="start")
+    assert playbooks.does("list_vms", vm_name=place.prefix + "-*").data["vms"] == []
+    assert list(playbooks.does("list_vms", vm_name=place.prefix + "-*", vm_managed_only="no").vms) == [place.name("theirs")]
+
+
+def test_a_dead_host_is_reported(playbooks, place, stopped):
+    dead = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}
+    playbooks.inventory({"local": playbooks.host, "dead": dead})
+    assert "vm_host" in playbooks.refuses("create_vm", vm_name=place.name("web"), **stopped)
+    playbooks.does("create_vm", vm_name=place.name("web"), vm_host="local", **stopped)
+    listed = playbooks.does("list_vms", vm_name=place.prefix + "-*")
+    assert list(listed.vms) == [place.name("web")] and listed.data["unreachable"] == ["dead"] and "unreachable" in listed.output
+    assert "dead" in playbooks.refuses("create_vm", vm_name=place.name("db"), vm_host="dead", **stopped)
+    assert "dead" in playbooks.refuses("delete_vm", vm_name=place.prefix + "-*")
+    playbooks.does("delete_vm", vm_name=place.name("web"), vm_host="local")
+
+
+def test_the_role_by_itself_with_ansibles_own_validation(playbooks, place, stopped):
+    play = [{"hosts": "kvm_hosts", "gather_facts": False, "tasks": [{"ansible.builtin.include_role": {"name": "kvmfleet.core.vm", "tasks_from": "create"}}]}]
+    (playbooks.folder / "play.yml").write_text(yaml.safe_dump(play))
+    given = dict(stopped, vm_name=place.name("role"), vm_count="1", vm_labels="a=b", vm_key_dir=playbooks.keys, vm_disks="16MiB,16MiB")
+    assert list(playbooks.does(str(playbooks.folder / "play.yml"), **given).vms) == [place.name("role-1")]
