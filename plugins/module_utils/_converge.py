@@ -20,7 +20,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import o
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmMetadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, VmSpec, check_batch
-from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import VmPlan, doomed, make_plan
+from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import VmPlan, doomed, make_plan, purge_of, restart_actions
 
 try:
     import libvirt
@@ -226,7 +226,9 @@ class Converger:
             booked.seed_hash = None
         if plan.kind == "create" or plan.define:
             _metadata.store(plan.root, booked)
-            self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.root), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.root), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            if plan.record is not None and plan.record.active:
+                write_metadata(domain, booked)  # into the running definition, which readers may see
         elif plan.mark:
             write_metadata(self._domain(plan), booked)
 
@@ -266,15 +268,13 @@ class Converger:
         if plan.seed is not None:
             iso = _seed.build_iso(plan.seed.documents, plan.seed.spec.format)
             _seed.write_volume(self.host.conn, self.host.pools.get(plan.seed.pool), plan.seed.name, iso)
+        hopeless = [] if plan.power else plan.metadata.hopeless
         if domain.isActive() and "shutdown" not in plan.power:
-            operations, _later = _live.operations(ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)), plan.root)
-            for operation in operations:
-                refusal = _live.apply(domain, operation, plan.spec.timeout)
-                if refusal:
-                    outcome.notes.append("{0}: {1}".format(operation.option, refusal))
-        unready = plan.metadata.phase != "ready" or plan.seed is not None or any(v.planned for v in plan.metadata.volumes)
+            hopeless = self._change_running(plan, domain, outcome)
         for action in plan.power:
             self._power_step(domain, action, plan)
+        unready = plan.metadata.phase != "ready" or plan.seed is not None or any(v.planned for v in plan.metadata.volumes) or hopeless != plan.metadata.hopeless
+        plan.metadata.hopeless = hopeless
         if unready:
             plan.metadata.phase, plan.metadata.ticket, plan.metadata.claimed = "ready", None, None
             for volume in plan.metadata.volumes:
@@ -282,6 +282,26 @@ class Converger:
             write_metadata(domain, plan.metadata)
         if plan.autostart is not None:
             domain.setAutostart(plan.autostart)
+
+    def _change_running(self, plan: VmPlan, domain: libvirt.virDomain, outcome: Outcome) -> List[str]:
+        """Change the running guest as far as it follows; returns the options that it did not follow, which wait for a restart."""
+        found = self.host.look_at(plan.spec.name)
+        if found is None:
+            raise FleetError("VM {0} vanished while it was worked on".format(plan.spec.name), "residue")
+        # What libvirt has made of the definition: a device is attached at the address that it will have at the next start too.
+        live = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+        todo, later = _live.operations(live, found.root, purge_of(plan.spec), plan.hopeless)
+        hopeless = [option for option in plan.hopeless if option in later]
+        for operation in todo:
+            refusal = _live.apply(domain, operation, plan.spec.timeout)
+            if refusal:
+                outcome.notes.append("{0}: {1}".format(operation.option, refusal))
+                hopeless.append(operation.option)
+        if hopeless and plan.spec.allow_restart and not plan.power:
+            plan.power = restart_actions(_power.state_of(domain), plan.spec.state)
+            plan.actions.extend(plan.power)
+            return []
+        return sorted(hopeless)
 
     @staticmethod
     def _power_step(domain: libvirt.virDomain, action: str, plan: VmPlan) -> None:
@@ -364,7 +384,7 @@ class Converger:
             outcome.record = self.host.domains.get(outcome.name)
             if outcome.plan and not self.options.check and outcome.record is not None and outcome.record.active and outcome.plan.kind == "update":
                 live = observe(ET.fromstring(outcome.record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
-                outcome.restart_required = sorted(_live.pending(live, observe(outcome.record.root)))
+                outcome.restart_required = sorted(_live.pending(live, observe(outcome.record.root), purge_of(outcome.plan.spec)))
             elif outcome.plan:
                 outcome.restart_required = sorted(outcome.plan.restart_required)
         return outcomes
@@ -389,14 +409,25 @@ def _current(outcome: Outcome) -> Optional[Dict[str, Any]]:
         raise
 
 
+def _foretold(plan: VmPlan, shown: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+    """What a real run would show in place of what there is."""
+    if plan.kind == "delete" or plan.root is None:
+        return None if plan.kind == "delete" else shown
+    state = plan.after.get("state", shown["state"] if shown and shown["state"] not in _power.PHASE_STATES else "stopped")
+    foretold = _vm_result.describe(observe(plan.root), None, state)
+    if shown is not None and not plan.made:
+        return dict(foretold, phase="ready", console=shown["console"])
+    return dict(foretold, phase="ready", uuid=None)
+
+
 def result_of(outcome: Outcome, check: bool = False) -> Dict[str, Any]:
     """One VM's part of a module's result."""
     plan = outcome.plan
     result: Dict[str, Any] = {"name": outcome.name, "changed": bool(plan and plan.changed and not outcome.undone and not (outcome.error and plan.made)),
                               "actions": list(plan.actions) if plan else [], "seconds": round(outcome.seconds, 3)}
     shown = _current(outcome)
-    if shown is None and check and plan is not None and plan.root is not None:
-        shown = dict(_vm_result.describe(observe(plan.root), None, plan.after.get("state", "stopped")), uuid=None)
+    if check and plan is not None and outcome.error is None:
+        shown = _foretold(plan, shown)
     result.update(shown or {"state": "absent"})
     result["restart_required"] = outcome.restart_required
     if outcome.notes:

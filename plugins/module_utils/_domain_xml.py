@@ -62,6 +62,7 @@ class ObservedDisk:
     io: str
     pool: Optional[str] = None
     volume: Optional[str] = None
+    ours: bool = False
 
 
 @dataclass
@@ -80,6 +81,7 @@ class ObservedNic:
     queues: Optional[int]
     link: str
     target: Optional[str] = None
+    ours: bool = False
 
 
 @dataclass
@@ -118,10 +120,10 @@ def _mib(element: Optional[ET.Element]) -> Optional[int]:
     return int(element.text or 0) * _UNIT_BYTES[element.get("unit", "KiB").lower()] // MIB
 
 
-def _key(device: ET.Element, fallback: str) -> str:
-    alias = device.find("alias")
-    name = alias.get("name", "") if alias is not None else ""
-    return name[len(ALIAS):] if name.startswith(ALIAS) else fallback
+def _key(device: ET.Element, fallback: str) -> Tuple[str, bool]:
+    """The name of a device, and whether it bears our alias. Without one it is known by what libvirt calls it."""
+    name = _attribute(device, "alias", "name") or ""
+    return (name[len(ALIAS):], True) if name.startswith(ALIAS) else (fallback, False)
 
 
 def _attribute(element: ET.Element, path: str, attribute: str) -> Optional[str]:
@@ -139,8 +141,9 @@ def _observe_disk(disk: ET.Element) -> ObservedDisk:
         path = source.get("file") or source.get("dev") or source.get("dir") or source.get("name") or ""
     name = target.get("dev", "") if target is not None else ""
     get = driver.get if driver is not None else (lambda key, default="": default)
+    key, ours = _key(disk, name)
     return ObservedDisk(
-        key=_key(disk, name), target=name, bus=target.get("bus", "") if target is not None else "", device=disk.get("device", "disk"), kind=kind, path=path,
+        key=key, ours=ours, target=name, bus=target.get("bus", "") if target is not None else "", device=disk.get("device", "disk"), kind=kind, path=path,
         format=get("type", "raw"), readonly=disk.find("readonly") is not None or disk.get("device") == "cdrom", serial=disk.findtext("serial"),
         cache=get("cache", "default"), discard=get("discard", "ignore"), io=get("io", ""), pool=pool, volume=volume)
 
@@ -151,8 +154,9 @@ def _observe_nic(nic: ET.Element) -> ObservedNic:
     vlan, queues = _attribute(nic, "vlan/tag", "id"), _attribute(nic, "driver", "queues")
     mtu = _attribute(nic, "mtu", "size")
     mac = (_attribute(nic, "mac", "address") or "").lower()
+    key, ours = _key(nic, mac)
     return ObservedNic(
-        key=_key(nic, mac), mac=mac, type=kind, source=(source.get(_SOURCE_ATTRIBUTE.get(kind, "dev"), "") if source is not None else ""),
+        key=key, ours=ours, mac=mac, type=kind, source=(source.get(_SOURCE_ATTRIBUTE.get(kind, "dev"), "") if source is not None else ""),
         mode=source.get("mode", "vepa") if kind == "direct" and source is not None else None, model=_attribute(nic, "model", "type") or "",
         vlan=int(vlan) if vlan else None, mtu=int(mtu) if mtu else None, filter=_attribute(nic, "filterref", "filter"), queues=int(queues) if queues else None,
         link=_attribute(nic, "link", "state") or "up", target=_attribute(nic, "target", "dev"))
@@ -239,7 +243,7 @@ def same_machine(wanted: str, actual: str) -> bool:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, (ObservedDisk, ObservedNic)):
-        return {k: v for k, v in vars(value).items() if k not in ("key", "target") and v not in (None, "")}
+        return {k: v for k, v in vars(value).items() if k not in ("key", "target", "ours") and v not in (None, "")}
     return value
 
 
@@ -508,9 +512,9 @@ def find_disk(root: ET.Element, name: str, path: str = "") -> Optional[ET.Elemen
     by_path = None
     for disk in root.findall("devices/disk"):
         seen = _observe_disk(disk)
-        if seen.key == name:
+        if seen.ours and seen.key == name:
             return disk
-        if path and seen.path == path and seen.key == seen.target:
+        if path and seen.path == path and not seen.ours:
             by_path = disk
     return by_path
 
@@ -521,13 +525,13 @@ def find_nic(root: ET.Element, number: int, mac: Optional[str]) -> Optional[ET.E
     by_mac = None
     for nic in nics:
         seen = _observe_nic(nic)
-        if seen.key == nic_key(number):
+        if seen.ours and seen.key == nic_key(number):
             return nic
         if mac and seen.mac == mac:
             by_mac = nic
     if by_mac is not None or mac:
         return by_mac
-    plain = [n for n in nics if _observe_nic(n).key == _observe_nic(n).mac]
+    plain = [n for n in nics if not _observe_nic(n).ours]
     return plain[number] if number < len(plain) and len(plain) == len(nics) else None
 
 

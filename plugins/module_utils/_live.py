@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Collection, Dict, List, Optional, Tuple, Union
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml
-from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import ObservedVm, observe, to_string
+from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import ObservedDisk, ObservedNic, ObservedVm, observe, to_string
 
 try:
     import libvirt
@@ -26,15 +27,53 @@ _EXPANDED_CPU = ("host-model", "maximum", "host-passthrough")
 
 @dataclass
 class Operation:
-    """One change of the running guest. C(verb) is set, attach, detach or update; C(option) is what the user calls it."""
+    """One change of the running guest. C(verb) is set, attach, detach or update; C(option) is what the user calls it.
+
+    C(key) is what the running definition calls the device.
+    """
 
     option: str
     verb: str
     value: Any = None
+    key: str = ""
 
 
-def pending(live: ObservedVm, persistent: ObservedVm) -> Dict[str, Tuple[Any, Any]]:
-    """Option -> (live, persistent) of what the running guest still lacks of its definition."""
+@dataclass
+class Purge:
+    """Whether devices that are not ours may be taken away."""
+
+    disks: bool = False
+    nics: bool = False
+
+
+def _same_device(one: Union[ObservedDisk, ObservedNic], other: Union[ObservedDisk, ObservedNic]) -> bool:
+    if isinstance(one, ObservedDisk):
+        return isinstance(other, ObservedDisk) and one.target == other.target
+    return isinstance(other, ObservedNic) and one.mac == other.mac
+
+
+def _align(live: Dict[str, Any], persistent: Dict[str, Any]) -> Dict[str, Any]:
+    """The running devices under the names that the persistent ones have: an adopted domain bears our aliases only from its next start on."""
+    aligned: Dict[str, Any] = {}
+    for key, device in live.items():
+        if key not in persistent:
+            key = next((k for k, p in persistent.items() if k not in live and _same_device(device, p)), key)
+        aligned[key] = device
+    return aligned
+
+
+def _aligned(live: ObservedVm, persistent: ObservedVm) -> ObservedVm:
+    return dataclasses.replace(live, disks=_align(live.disks, persistent.disks), nics=_align(live.nics, persistent.nics))
+
+
+def pending(live: ObservedVm, persistent: ObservedVm, purge: Optional[Purge] = None) -> Dict[str, Tuple[Any, Any]]:
+    """Option -> (live, persistent) of what the running guest still lacks of its definition.
+
+    A device that is not ours, and was attached to the running guest or to the definition only, is somebody's intention and no difference; unless C(purge)
+    takes it away.
+    """
+    live = _aligned(live, persistent)
+    purge = purge or Purge()
     found = _domain_xml.differences(live, persistent)
     for option in ("metadata", "description", "graphics.port"):
         found.pop(option, None)
@@ -42,70 +81,85 @@ def pending(live: ObservedVm, persistent: ObservedVm) -> Dict[str, Tuple[Any, An
         found.pop("cpu")
     if "topology" in found and persistent.topology is None:
         found.pop("topology")
-    for option in [o for o in found if o.startswith("nics[")]:
+    for option in [o for o in found if "[" in o]:
         old, new = found[option]
+        kind, key = _split(option)
+        devices = [d for d in (getattr(live, kind).get(key), getattr(persistent, kind).get(key)) if d is not None]
+        one_sided = len(devices) == 1 and not devices[0].ours and not (new is None and getattr(purge, kind))
         # The network's own MTU appears in the live XML only.
-        if old and new and "mtu" not in new and {k: v for k, v in old.items() if k != "mtu"} == new:
+        only_mtu = kind == "nics" and old and new and "mtu" not in new and {k: v for k, v in old.items() if k != "mtu"} == new
+        if one_sided or only_mtu:
             found.pop(option)
     return found
 
 
-def _device(root: ET.Element, option: str) -> ET.Element:
+def _split(option: str) -> Tuple[str, str]:
     kind, key = option[:-1].split("[", 1)
-    tag = "disk" if kind == "disks" else "interface"
-    for device in root.findall("devices/" + tag):
+    return kind, key
+
+
+def _device(root: ET.Element, kind: str, key: str) -> ET.Element:
+    for device in root.findall("devices/" + ("disk" if kind == "disks" else "interface")):
         if _domain_xml.observe_device(device).key == key:
             return device
-    raise KeyError(option)
+    raise KeyError(key)
 
 
 def _hot_pluggable(item: Dict[str, Any]) -> bool:
     return item.get("device", "disk") not in _MEDIA and item.get("bus", "virtio") in _HOT_BUSES
 
 
-def operations(live_root: ET.Element, wanted_root: ET.Element) -> Tuple[List[Operation], List[str]]:
-    """What to do to the running guest, and the options that have to wait for its restart."""
+def operations(live_root: ET.Element, wanted_root: ET.Element, purge: Optional[Purge] = None, hopeless: Collection[str] = ()) -> Tuple[List[Operation], List[str]]:
+    """What to do to the running guest, and the options that have to wait for its restart.
+
+    :param hopeless: options that the guest has not followed before, which are not tried again
+    """
     live, wanted = observe(live_root), observe(wanted_root)
     todo: List[Operation] = []
     later: List[str] = []
-    for option, (old, new) in pending(live, wanted).items():
-        if option == "vcpus" and new <= live.max_vcpus:
-            todo.append(Operation(option, "set", new))
+    for option, (old, new) in pending(live, wanted, purge).items():
+        operation: Optional[Operation] = None
+        if option in hopeless:
+            pass
+        elif option == "vcpus" and new <= live.max_vcpus:
+            operation = Operation(option, "set", new)
         elif option == "memory_mib" and new <= live.max_memory_mib:
-            todo.append(Operation(option, "set", new))
-        elif option.startswith(("disks[", "nics[")):
-            operation = _device_operation(option, old, new, live_root, wanted_root)
-            if operation is None:
-                later.append(option)
-            else:
-                todo.append(operation)
-        else:
+            operation = Operation(option, "set", new)
+        elif "[" in option:
+            kind, key = _split(option)
+            mine = _aligned(live, wanted)
+            found = getattr(mine, kind).get(key)
+            operation = _device_operation(option, old, new, live_root, wanted_root, found.key if found else "")
+        if operation is None:
             later.append(option)
+        else:
+            todo.append(operation)
     return todo, later
 
 
-def _device_operation(option: str, old: Optional[Dict[str, Any]], new: Optional[Dict[str, Any]], live_root: ET.Element,
-                      wanted_root: ET.Element) -> Optional[Operation]:
+def _device_operation(option: str, old: Optional[Dict[str, Any]], new: Optional[Dict[str, Any]], live_root: ET.Element, wanted_root: ET.Element,
+                      live_key: str) -> Optional[Operation]:
+    kind, key = _split(option)
     if old is None and new is not None:
-        return Operation(option, "attach", _device(wanted_root, option)) if _hot_pluggable(new) else None
+        return Operation(option, "attach", _device(wanted_root, kind, key)) if _hot_pluggable(new) else None
     if new is None and old is not None:
-        return Operation(option, "detach", _device(live_root, option)) if _hot_pluggable(old) else None
+        return Operation(option, "detach", _device(live_root, kind, live_key), live_key) if _hot_pluggable(old) else None
     changed = {k for k in set(old or {}) | set(new or {}) if (old or {}).get(k) != (new or {}).get(k)}
     if option.startswith("disks["):
         if (new or {}).get("device") not in _MEDIA or not changed <= {"path", "kind", "format", "pool", "volume"}:
             return None
-        device = copy.deepcopy(_device(live_root, option))
+        device = copy.deepcopy(_device(live_root, kind, live_key))
         for tag in ("source", "driver", "backingStore"):
             for element in device.findall(tag):
                 device.remove(element)
-        wanted = _device(wanted_root, option)
+        wanted = _device(wanted_root, kind, key)
         device.set("type", wanted.get("type", "file"))
         device.extend(copy.deepcopy(e) for tag in ("driver", "source") for e in wanted.findall(tag))
         return Operation(option, "update", device)
     if not changed <= {"link", "source", "filter"}:
         return None
-    device = copy.deepcopy(_device(live_root, option))
-    wanted = _device(wanted_root, option)
+    device = copy.deepcopy(_device(live_root, kind, live_key))
+    wanted = _device(wanted_root, kind, key)
     for tag in ("source", "link", "filterref"):
         for element in device.findall(tag):
             device.remove(element)
@@ -148,7 +202,7 @@ def _arrived(domain: libvirt.virDomain, operation: Operation) -> bool:
         return observe(root).memory_mib == operation.value
     if operation.verb == "detach":
         try:
-            _device(root, operation.option)
+            _device(root, _split(operation.option)[0], operation.key)
         except KeyError:
             return True
         return False

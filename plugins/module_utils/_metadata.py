@@ -75,6 +75,7 @@ class VmMetadata:
     seed_instance_id: Optional[str] = None
     seed_hash: Optional[str] = None
     seed_format: Optional[str] = None
+    hopeless: List[str] = field(default_factory=list)  # options that the running guest has not followed, so that they wait for its restart
 
     def volume(self, disk: str) -> Optional[VolumeRef]:
         """Our volume behind the disk of that name."""
@@ -105,6 +106,8 @@ def to_element(meta: VmMetadata, namespaced: bool = True) -> ET.Element:
         ET.SubElement(root, prefix + "label", name=name).text = meta.labels[name]
     for address in meta.addresses:
         ET.SubElement(root, prefix + "address").text = address
+    for option in meta.hopeless:
+        ET.SubElement(root, prefix + "hopeless").text = option
     for volume in meta.volumes:
         item = ET.SubElement(root, prefix + "volume", disk=volume.disk, pool=volume.pool, name=volume.name, bytes=str(volume.size))
         if volume.reserve is not None:
@@ -137,6 +140,8 @@ def from_element(root: ET.Element) -> VmMetadata:
             meta.labels[child.get("name", "")] = child.text or ""
         elif tag == "address":
             meta.addresses.append(child.text or "")
+        elif tag == "hopeless":
+            meta.hopeless.append(child.text or "")
         elif tag == "volume":
             meta.volumes.append(VolumeRef(
                 child.get("disk", ""), child.get("pool", ""), child.get("name", ""), _int(child.get("bytes")) or 0, _int(child.get("reserve")),
