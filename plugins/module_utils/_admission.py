@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord, Policy, compute, pool_use
@@ -101,7 +101,7 @@ class Demand:
     pools: Dict[str, int] = field(default_factory=dict)
 
 
-def check_room(conn: object, records: Sequence[DomainRecord], policy: Policy, pools: Pools, demands: Sequence[Demand],
+def check_room(conn: Any, records: Sequence[DomainRecord], policy: Policy, pools: Pools, demands: Sequence[Demand],
                options: Optional[Mapping[str, str]] = None) -> None:
     """Raises SpecError C(no_capacity) where the demands together do not fit; exact fit fits.
 
@@ -111,7 +111,7 @@ def check_room(conn: object, records: Sequence[DomainRecord], policy: Policy, po
     who = demands[0].vm if len(demands) == 1 else "{0} VMs ({1} ... {2})".format(len(demands), demands[0].vm, demands[-1].vm) if demands else ""
     vcpus, memory = sum(d.vcpus_milli for d in demands), sum(d.memory_mib for d in demands)
     if vcpus > 0 or memory > 0:
-        resources = compute(conn, records, policy)  # type: ignore[arg-type]
+        resources = compute(conn, records, policy)
         checks = (("vcpus", vcpus, 1000, "vcpus"), ("memory", memory, 1, "MiB of memory"))
         for key, wanted, divide, unit in checks:
             have = resources[key]

@@ -270,15 +270,15 @@ def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True) 
     """The result of the module host_capacity: resources, pools, counts and (C(facts)) what kind of host it is."""
     domains = records(conn)
     resources = compute(conn, domains, policy)
-    pools = {}
+    pools: Dict[str, Dict[str, Any]] = {}
     for handle in conn.listAllStoragePools():
         if not handle.isActive():
             pools[handle.name()] = {"active": False}
             continue
         pool = Pool(conn, handle.name())
         use = pool_use(pool, domains, policy)
-        pools[pool.name] = dict(use.resource.as_dict("bytes"), active=True, type=pool.type, path=pool.target, free_bytes=use.free,
-                                autostart=bool(handle.autostart()))
+        pools[pool.name] = {"active": True, "type": pool.type, "path": pool.target, "free_bytes": use.free, "autostart": bool(handle.autostart()),
+                            **use.resource.as_dict("bytes")}
     result: Dict[str, Any] = {
         "vcpus": resources["vcpus"].as_dict("", 1000), "memory": resources["memory"].as_dict("mib"), "pools": pools,
         "domains": {"defined": len(domains), "running": sum(d.active for d in domains), "ours": sum(d.metadata is not None for d in domains),

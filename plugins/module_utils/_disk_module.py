@@ -61,8 +61,8 @@ class DiskConverger:
                 raise SpecError("format", params["format"], "the volume exists and is {0}; formats are not converted".format(volume.format),
                                 "Leave format as it was, or use another name")
             if params.get("image") and params["clone"] == "overlay":
-                image = find_image(self.pools, params["image"], params.get("image_pool") or self.pool.name)
-                if volume.backing != image.path:
+                wanted = find_image(self.pools, params["image"], params.get("image_pool") or self.pool.name)
+                if volume.backing != wanted.path:
                     raise SpecError("image", params["image"], "the volume exists and lies on {0}".format(volume.backing or "no image"), "Use another name")
             return _volume_job.plan_existing(self.pool, self.name, self.name, self.size, volume.capacity)
         image = find_image(self.pools, params["image"], params.get("image_pool") or self.pool.name) if params.get("image") else None
