@@ -454,7 +454,9 @@ def check_volume_name(option: str, value: Any) -> str:
 def nic_from_params(params: Mapping[str, Any]) -> NicSpec:
     """A NicSpec out of module parameters; raises SpecError with options relative to the NIC."""
     _choices(params, _NIC_CHOICES)
-    nic = NicSpec(**{k: params.get(k) for k in ("network", "bridge", "direct", "mode", "model", "filter", "link")})
+    nic = NicSpec()
+    for key in ("network", "bridge", "direct", "mode", "model", "filter", "link"):
+        setattr(nic, key, params.get(key))
     given = [k for k in ("network", "bridge", "direct") if getattr(nic, k)]
     if len(given) != 1:
         raise SpecError(given[1] if given else "network", getattr(nic, given[1]) if given else None,
