@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_explain import no_host
-from ansible_collections.kvmfleet.core.plugins.module_utils._placement_failover import Failover
+from ansible_collections.kvmfleet.core.plugins.module_utils._placement_failover import Failover, put_reserved
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import (
     capacity_refusal, host_refusal, quota_refusal, request_refusal, unknown_place,
 )
@@ -137,10 +137,8 @@ class _Placement:
         """A VM that exists stays; what it grows by is checked as a request on its own host."""
         asked = {request.name: i for i, request in enumerate(self.requests)}
         for at, host in enumerate(self.hosts):
-            for vm in host.vms:
-                i = asked.get(vm.name)
-                if i is None:
-                    continue
+            for vm in [vm for vm in host.vms if vm.name in asked]:
+                i = asked[vm.name]
                 decision, request = self.plan.decisions[i], self.requests[i]
                 if i in self.sticky:
                     self._refuse(i, Refusal("exists_twice", "{0} exists on {1} and on {2}; delete one of them".format(
@@ -320,17 +318,10 @@ class _Placement:
 
     def _put_reserved(self, search: Search, failover: Failover, unit: int) -> bool:
         kind = search.unit_kind[unit]
-        ranking = search.ranking(kind)
-        requests = [self.requests[i] for i in self.units[unit]]
-        for number, (key, host) in enumerate(ranking):
-            why = failover.admit(host, search.kinds[kind].asks[host] or (), requests)
-            if why is None:
-                search.put(unit, host)
-                after = ranking[number + 1] if number + 1 < len(ranking) else None
-                search.scores[unit] = (key[2], after[1] if after else -1, after[0][2] if after else None)
-                return True
-            self.static[kind][self.hosts[host].name] = Refusal("failover", why)
-        return False
+        refused = put_reserved(search, failover, unit, [self.requests[i] for i in self.units[unit]])
+        for host, why in refused.items():
+            self.static[kind].setdefault(self.hosts[host].name, Refusal("failover", why))
+        return search.place_of[unit] is not None
 
     # -- what is said about it -------------------------------------------------------------------------------------------------------
 
@@ -427,8 +418,7 @@ class Room:
 def how_many(sizes: Sequence[Request], hosts: Sequence[HostCapacity], reserve_failures: int = 0, stopped_factor: Any = 1) -> List[Room]:
     """How many more VMs of each size would fit if only that size were asked for from now on; every rule of place() but quotas holds.
 
-    With C(reserve_failures) 1 it is the largest number that place() still places with a host in reserve, found by halving; then zones and
-    hosts say where those go.
+    With C(reserve_failures) 1 it is how many place() would place one after another, by C(spread), with a host in reserve.
     """
     _check_settings("spread", None, "", reserve_failures)
     ordered = _by_name(hosts)
@@ -453,26 +443,28 @@ def how_many(sizes: Sequence[Request], hosts: Sequence[HostCapacity], reserve_fa
             room.zones[host.zone] = room.zones.get(host.zone, 0) + count
             room.total += count
         if reserve_failures and room.total:
-            _with_reserve(room, size, ordered, stopped_factor)
+            _with_reserve(room, kind, ledger)
         rooms.append(room)
     return rooms
 
 
-def _with_reserve(room: Room, size: Request, hosts: Sequence[HostCapacity], stopped_factor: Any) -> None:
+def _with_reserve(room: Room, kind: Kind, ledger: Ledger) -> None:
     """Cut the room down to what still leaves every single host's VMs a place elsewhere."""
-    low, high, best = 0, room.total, {}
-    while low < high:
-        middle = (low + high + 1) // 2
-        plan = place([replace(size, name="{0}/{1}".format(size.name, i)) for i in range(middle)], hosts, reserve_failures=1,
-                     stopped_factor=stopped_factor)
-        if plan.ok:
-            low, best = middle, plan.hosts
-        else:
-            high = middle - 1
-    room.total = low
-    room.hosts = {host.name: 0 for host in hosts}
-    room.zones = {host.zone: 0 for host in hosts}
-    zone_of = {host.name: host.zone for host in hosts}
-    for host in best.values():
-        room.hosts[host] += 1
-        room.zones[zone_of[host]] += 1
+    kind.units = list(range(room.total))
+    search = Search(ledger, [kind], [0] * room.total, spread(ledger), [tie_break(room.name, host.name) for host in ledger.hosts])
+    failover = Failover(ledger)
+    failover.start({})
+    room.hosts = {host.name: 0 for host in ledger.hosts}
+    room.zones = {host.zone: 0 for host in ledger.hosts}
+    for unit in kind.units:
+        refused = put_reserved(search, failover, unit, kind.requests)
+        host = search.place_of[unit]
+        for at, why in refused.items():
+            if not room.hosts[ledger.hosts[at].name]:
+                room.refusals[ledger.hosts[at].name] = Refusal("failover", why)
+        if host is None:
+            break
+        room.hosts[ledger.hosts[host].name] += 1
+        room.zones[ledger.hosts[host].zone] += 1
+    room.total = sum(room.hosts.values())
+    search.clear()

@@ -180,3 +180,20 @@ class Failover:
     def _sentence(self, source: int, guests: Sequence[_Guest]) -> str:
         return "if {0} failed, its {1} VMs would not all fit elsewhere (the largest is {2})".format(
             self.ledger.hosts[source].name, len(guests), guests[0])
+
+
+def put_reserved(search: Search, failover: Failover, unit: int, requests: Sequence[Request]) -> Dict[int, str]:
+    """Put a unit on the best host that leaves the reserve whole, if there is one. Returns the hosts that did not, each with a sentence."""
+    kind = search.unit_kind[unit]
+    refused: Dict[int, str] = {}
+    while True:
+        best, second = search.best(kind)
+        if best is None:
+            return refused
+        why = failover.admit(best[1], search.kinds[kind].asks[best[1]] or (), requests)
+        if why is None:
+            search.choose(unit, best, second)
+            return refused
+        # room only shrinks while VMs are placed, so it need not be asked again for this kind
+        refused[best[1]] = why
+        search.barred.add((kind, best[1]))

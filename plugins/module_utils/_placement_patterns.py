@@ -6,7 +6,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+try:
+    import numpy
+except ImportError:   # the tables below are the same without it, number by number, only slower
+    numpy = None      # type: ignore[assignment]
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_ledger import MEMORY, VCPUS, Ask
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_search import Search
@@ -14,7 +19,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._placement_search im
 Pattern = Tuple[int, ...]     # how many units of each kind
 MOST_KINDS = 24               # with more, one by one is as good
 MOST_CELLS = 30000            # of a knapsack table; finer amounts are rounded
-MOST_TABLES = 600             # knapsacks solved for one batch
+MOST_TABLES = 300             # knapsacks solved for one batch
 _EPSILON = 1e-7
 
 
@@ -106,9 +111,7 @@ class _Packing:
         worth = self._solve(self.demand)[1] if self.types else [1.0] * self.count
         self._fill_used(worth)
         while any(self.demand):
-            if not any(one.hosts for one in self.types) or self.tables > MOST_TABLES:
-                return None
-            if not self._dive():
+            if not any(one.hosts for one in self.types) or not self._dive():
                 return None
         left = [list(kind.units) for kind in self.search.kinds]
         result = [0] * len(self.search.unit_kind)
@@ -263,13 +266,12 @@ def _grid(asks: Sequence[Dict[int, int]], free: Sequence[int]) -> Tuple[List[Tup
 
 def _unbounded(sizes: Sequence[Tuple[int, int]], values: Sequence[float], width: int, height: int) -> List[int]:
     """How many of each to take for the highest value, any number of each."""
-    rows: List[List[float]] = []
+    rows: List[Any] = []
     for across in range(width + 1):
-        row = [0.0] * (height + 1)
+        row = _zeros(height + 1)
         for (wide, high), value in zip(sizes, values):
             if wide <= across and high <= height:
-                # the shifted row begins with what this one has where the item does not fit
-                row[high:] = map(max, row[high:], [got + value for got in rows[across - wide][:height + 1 - high]])
+                _raise(row, rows[across - wide], high, value)
         rows.append(row)
     picked, across, up = [0] * len(sizes), width, height
     while rows[across][up] > 0:
@@ -292,7 +294,7 @@ def _bounded(sizes: Sequence[Tuple[int, int]], values: Sequence[float], most: Se
             bundles.append((item, min(bundle, left)))
             left -= bundle
             bundle *= 2
-    tables = [[[0.0] * (height + 1) for _across in range(width + 1)]]
+    tables: List[List[Any]] = [[_zeros(height + 1) for _across in range(width + 1)]]
     for item, amount in bundles:
         wide, high, value = sizes[item][0] * amount, sizes[item][1] * amount, values[item] * amount
         before = tables[-1]
@@ -300,7 +302,8 @@ def _bounded(sizes: Sequence[Tuple[int, int]], values: Sequence[float], most: Se
         for across in range(wide, width + 1):
             row = before[across]
             if high <= height:
-                row = row[:high] + list(map(max, row[high:], [got + value for got in before[across - wide][:height + 1 - high]]))
+                row = row.copy()
+                _raise(row, before[across - wide], high, value)
             after.append(row)
         tables.append(after)
     picked, across, up = [0] * len(sizes), width, height
@@ -310,6 +313,19 @@ def _bounded(sizes: Sequence[Tuple[int, int]], values: Sequence[float], most: Se
             picked[item] += amount
             across, up = across - sizes[item][0] * amount, up - sizes[item][1] * amount
     return picked
+
+
+def _zeros(length: int) -> Any:
+    return [0.0] * length if numpy is None else numpy.zeros(length)
+
+
+def _raise(row: Any, lower: Any, high: int, value: float) -> None:
+    """Where taking an item of that height on top of C(lower) is worth more than what the row has, write that into the row."""
+    length = len(row) - high
+    if numpy is None:
+        row[high:] = map(max, row[high:], [got + value for got in lower[:length]])
+    else:
+        numpy.maximum(row[high:], lower[:length] + value, out=row[high:])
 
 
 class _Programme:

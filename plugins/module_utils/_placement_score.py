@@ -110,13 +110,18 @@ class Holes:
 
     def refresh(self) -> None:
         """Take stock of all hosts again, after the flavors or many hosts have changed."""
+        self.frequencies = [flavor.weight for flavor in self.flavors]
+        self._sizes = [self._size(flavor) for flavor in self.flavors]
         self._memo.clear()
         self._tables.clear()
         self._parts.clear()
-        self.weight = [self._size(flavor) ** 2 * sqrt(flavor.weight / max(1e-9, sum(f.weight for f in self.flavors)))
-                       for flavor in self.flavors]
         self.counts = [self.fitting(layout, free) for layout, free in zip(self.ledger.layouts, self.ledger.free)]
         self.totals = [sum(column) for column in zip(*self.counts)] if self.counts else [0] * len(self.flavors)
+        self.reprice()
+
+    def weigh(self, weights: Sequence[float]) -> None:
+        """Other frequencies of the same flavors."""
+        self.frequencies = list(weights)
         self.reprice()
 
     def _size(self, flavor: Flavor) -> float:
@@ -162,7 +167,9 @@ class Holes:
 
     def reprice(self) -> None:
         """Prices for the holes as they are now."""
-        prices = [weight / sqrt(total + self.RARE) for weight, total in zip(self.weight, self.totals)]
+        seen = sum(self.frequencies) or 1.0
+        prices = [size * size * sqrt(frequency / seen / (total + self.RARE))
+                  for size, frequency, total in zip(self._sizes, self.frequencies, self.totals)]
         worth = sum(price * total for price, total in zip(prices, self.totals)) or 1.0
         self.prices = [price * len(self.ledger.hosts) / worth for price in prices]
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_ledger import Ask, Ledger
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Request
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_score import Holes, Scorer
 
 Key = Tuple[int, int, int, int, int]   # soft rules broken, VMs of the set in the host's domain, score, its second part, tie break
+Choice = Tuple[Key, int]               # key, host
 Entry = Tuple[Key, int, int]           # key, host, version of the host when the key was computed
 
 
@@ -54,6 +55,7 @@ class Search:
         self.scores: Dict[int, Tuple[int, int, Optional[int]]] = {}   # unit -> score, runner-up's host (-1: none), its score
         self.on_host: Dict[int, List[int]] = {}
         self.ruled = any(kind.conflicts or kind.limit for kind in self.kinds)
+        self.barred: Set[Tuple[int, int]] = set()   # (kind, host) that something outside of this search forbids
         self.softly = any(kind.soft or kind.soft_conflicts or kind.soft_friends for kind in self.kinds)
         self._versions = [0] * len(ledger.hosts)
         self._heaps: Dict[Tuple[int, int], List[Entry]] = {}
@@ -61,7 +63,9 @@ class Search:
     def feasible(self, kind: int, host: int) -> bool:
         """Whether a unit of the kind may go there now."""
         ask = self.kinds[kind].asks[host]
-        return ask is not None and self.ledger.fits(host, ask) and (not self.ruled or self.allowed(kind, host))
+        if ask is None or not self.ledger.fits(host, ask) or (self.ruled and not self.allowed(kind, host)):
+            return False
+        return not self.barred or (kind, host) not in self.barred
 
     def allowed(self, kind: int, host: int) -> bool:
         """Rules among the VMs of the batch."""
@@ -147,29 +151,36 @@ class Search:
             if kind in hopeless:
                 failed.append(unit)
                 continue
-            if len(self.kinds[kind].units) > 1 and self.rotate is None and not self.softly:
-                best, second = self._best_of_heaps(kind)
-            else:
-                best, second = self._best_of_all(kind)
+            best, second = self.best(kind)
             if best is None:
                 failed.append(unit)
                 hopeless.add(kind)   # room only shrinks while units are placed, so the next of its kind would fail as well
                 continue
-            self.put(unit, best[1])
-            self.scores[unit] = (best[0][2], -1 if second is None else second[1], None if second is None else second[0][2])
-            if self.rotate is not None:
-                self.rotate = (best[1] + 1) % len(self.ledger.hosts)
-            self._refresh_heaps(best[1])
+            self.choose(unit, best, second)
         return failed
 
-    def ranking(self, kind: int) -> List[Tuple[Key, int]]:
+    def best(self, kind: int) -> Tuple[Optional[Choice], Optional[Choice]]:
+        """The best host for one more unit of the kind, and the next best."""
+        if len(self.kinds[kind].units) > 1 and self.rotate is None and not self.softly:
+            return self._best_of_heaps(kind)
+        return self._best_of_all(kind)
+
+    def choose(self, unit: int, best: Choice, second: Optional[Choice]) -> None:
+        """Assign what best() has found, and remember why."""
+        self.put(unit, best[1])
+        self.scores[unit] = (best[0][2], -1 if second is None else second[1], None if second is None else second[0][2])
+        if self.rotate is not None:
+            self.rotate = (best[1] + 1) % len(self.ledger.hosts)
+        self._refresh_heaps(best[1])
+
+    def ranking(self, kind: int) -> List[Choice]:
         """All hosts that could take a unit of the kind, best first."""
         return sorted((self.key(kind, host), host) for host, ask in enumerate(self.kinds[kind].asks)
                       if ask is not None and self.feasible(kind, host))
 
-    def _best_of_all(self, kind: int) -> Tuple[Optional[Tuple[Key, int]], Optional[Tuple[Key, int]]]:
-        best: Optional[Tuple[Key, int]] = None
-        second: Optional[Tuple[Key, int]] = None
+    def _best_of_all(self, kind: int) -> Tuple[Optional[Choice], Optional[Choice]]:
+        best: Optional[Choice] = None
+        second: Optional[Choice] = None
         for host, ask in enumerate(self.kinds[kind].asks):
             if ask is None or not self.feasible(kind, host):
                 continue
@@ -195,7 +206,7 @@ class Search:
                 self._heaps[kind, domain] = heap
         return [(domain, heap) for (owner, domain), heap in self._heaps.items() if owner == kind and domain >= 0]
 
-    def _best_of_heaps(self, kind: int) -> Tuple[Optional[Tuple[Key, int]], Optional[Tuple[Key, int]]]:
+    def _best_of_heaps(self, kind: int) -> Tuple[Optional[Choice], Optional[Choice]]:
         candidates = []
         for domain, heap in self._heads(kind):
             count = self.spread_counts.get(self.kinds[kind].spread_key, {}).get(domain, 0)
