@@ -64,4 +64,5 @@ class ActionModule(ActionBase):
             return path if directory and os.path.exists(path) else None
 
         return _report.Context(verb=str(plan.get("verb")), check=bool(self._task.check_mode), users=plan.get("users") or {}, key_path=key_path,
-                               home=os.path.expanduser("~"), key_note=key.get("note"), new_key=key.get("path"), action=plan.get("action"))
+                               home=os.path.expanduser("~"), key_note=key.get("note"), new_key=key.get("path"), action=plan.get("action"),
+                               image=plan.get("image") if (plan.get("image_entry") or {}).get("source") else None)

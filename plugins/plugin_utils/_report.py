@@ -36,6 +36,7 @@ class Context:
     """What a report needs besides results.
 
     :param users: default user by image name
+    :param image: the image that a run that is not in check mode would make available where it is missing
     :param key_path: the private key's path by key name, or None where it is not on this machine
     """
 
@@ -47,6 +48,7 @@ class Context:
     key_note: Optional[str] = None
     new_key: Optional[str] = None
     action: Optional[str] = None
+    image: Optional[str] = None
 
 
 def _word(context: Context, vm: Mapping[str, Any]) -> str:
@@ -170,6 +172,13 @@ def _failures(results: Mapping[str, Mapping[str, Any]]) -> Dict[str, str]:
     return failed
 
 
+def _as_if_there_were_the_image(result: Mapping[str, Any]) -> Dict[str, Any]:
+    """What check mode found where only the image is missing, which a real run makes available and then goes on."""
+    vms = [dict({k: v for k, v in vm.items() if k not in ("failed", "msg", "reason")}, state=None, changed=True, actions=["define the domain"])
+           for vm in result.get("vms") or []]
+    return {"vms": vms}
+
+
 def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: Optional[Mapping[str, Mapping[str, Any]]] = None) -> Report:
     """The report.
 
@@ -178,6 +187,8 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
     """
     known = {(host, vm["name"]): vm for host, result in (waited or {}).items() for vm in result.get("vms") or []}
     vms: List[Dict[str, Any]] = []
+    missing = [h for h, r in results.items() if context.check and context.image and r.get("reason") == "unknown_image"]
+    results = dict(results, **{h: _as_if_there_were_the_image(results[h]) for h in missing})
     for host in sorted(results):
         for found in results[host].get("vms") or []:
             vm = dict(found, host=host)
@@ -193,6 +204,8 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
     if vms or not _failures(results):
         report.lines.append(_summary(context, vms))
     report.lines += _notes(context, vms)
+    if missing:
+        report.lines.append("The image {0} would be made available first on {1}".format(context.image, ", ".join(sorted(missing))))
     if context.new_key and vms:
         report.lines.append("Private key: {0}".format(context.new_key))
     if context.key_note:

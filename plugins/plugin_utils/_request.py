@@ -510,7 +510,10 @@ def _host_disk(disk: DiskRequest, host: Host, catalogs: Catalogs, index: int) ->
         item["pool"] = host.pool_of("vm_storage_class" if index == 0 else "vm_disks[{0}].storage_class".format(index - 1), disk.storage_class, catalogs)
     if disk.image:
         entry = catalogs.entry("kvmfleet_images", disk.image)
-        item["image"] = entry.get("volume") or image_volume_name(disk.image, entry)
+        try:
+            item["image"] = image_volume_name(disk.image, entry)
+        except SpecError as exc:
+            raise exc.within("kvmfleet_images.{0}.".format(disk.image)) from None
         item["image_pool"] = entry.get("pool") or host.image_pool or host.pool
     return item
 

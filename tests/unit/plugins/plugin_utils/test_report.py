@@ -118,5 +118,14 @@ def test_a_list_goes_on_without_a_dead_host() -> None:
     assert _report.compose(CREATE, {"kvm1": {"vms": [vm()]}, "kvm2": dead}).failure
 
 
+def test_check_mode_with_an_image_to_be_fetched() -> None:
+    result = {"msg": "no image", "reason": "unknown_image", "vms": [{"name": "web", "state": "absent", "failed": True, "msg": "no image", "reason": "unknown_image"}]}
+    report = _report.compose(Context("create", check=True, image="debian:12"), {"kvm1": result})
+    assert report.failure is None and report.data["changed"] == 1
+    assert "would be created" in report.lines[1] and "debian:12 would be made available first on kvm1" in report.lines[-1]
+    assert _report.compose(Context("create", image="debian:12"), {"kvm1": result}).failure
+    assert _report.compose(Context("create", check=True), {"kvm1": result}).failure
+
+
 def test_nothing_is_said_plainly() -> None:
     assert _report.compose(Context("list"), {"kvm1": {"vms": []}}).lines == ["0 VMs"]
