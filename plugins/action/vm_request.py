@@ -127,7 +127,8 @@ class ActionModule(ActionBase):
             plan["names"] = {host.name: _matching(self._found(found, host.name), selection) for host in left}
             missing = sorted(set(selection.names) - {n for names in plan["names"].values() for n in names})
             if missing and verb == "power":
-                raise SpecError("vm_name", missing[0], "there is no such VM of ours on {0}".format(", ".join(plan["hosts"])), "Look at list_vms.yml", "unknown_vm")
+                raise SpecError("vm_name", missing[0], "there is no such VM of ours on {0}".format(", ".join(plan["hosts"])),
+                                "Look at list_vms.yml", "unknown_vm")
         names = {name for listed in plan["names"].values() for name in listed}
         if verb == "delete":
             _request.check_confirm(values, len(names))

@@ -11,8 +11,8 @@ short_description: Read and check the variables of a request for VMs
 version_added: 0.1.0
 author: kvmfleet contributors (@kvmfleet)
 description:
-  - Reads the C(vm_*) variables, the C(kvmfleet_*) catalogs and the hosts' C(kvm_*) variables, converts and checks them, and returns what the modules on the hosts
-    need. The playbooks of this collection begin with it.
+  - Reads the C(vm_*) variables, the C(kvmfleet_*) catalogs and the hosts' C(kvm_*) variables, converts and checks them, and returns what the modules
+    on the hosts need. The playbooks of this collection begin with it.
   - Runs on the control node and asks no host. What it refuses has touched nothing.
   - Makes an SSH key pair where a VM with a cloud-init seed is asked for without a key, and in no other case.
 options:

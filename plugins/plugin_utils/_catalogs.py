@@ -139,7 +139,7 @@ _NIC_TARGET: Dict[str, Reader] = {"network": to_text, "bridge": to_text, "direct
                                   "filter": to_text, "model": to_text, "queues": _positive}
 HOST_SCHEMA: Dict[str, Reader] = {
     "kvm_uri": to_text, "kvm_virt_type": _choice("auto", "kvm", "qemu"), "kvm_pool": to_text, "kvm_image_pool": to_text, "kvm_networks": to_dict,
-    "kvm_storage_classes": to_dict, "kvm_ratios": _mapping({k: _number for k in _PER_RESOURCE}), "kvm_reserved": _mapping(_PER_RESOURCE),
+    "kvm_storage_classes": to_dict, "kvm_ratios": _mapping(dict.fromkeys(_PER_RESOURCE, _number)), "kvm_reserved": _mapping(_PER_RESOURCE),
     "kvm_totals": _mapping(_PER_RESOURCE), "kvm_stopped_factor": _number, "kvm_region": to_text, "kvm_zone": to_text, "kvm_labels": to_dict,
     "kvm_schedulable": to_bool,
 }

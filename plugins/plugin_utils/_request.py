@@ -7,6 +7,7 @@ Everything that can be known without asking a host is refused here, before anyth
 """
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass, field
@@ -74,6 +75,11 @@ class Constraints:
     strategy: str = "spread"
     spread_by: Optional[str] = None
     anti_affinity: List[str] = field(default_factory=list)
+
+
+def _is_mapping(item: Any) -> bool:
+    """Whether a list's item is meant as a mapping and not as a plain text."""
+    return isinstance(item, Mapping) or (isinstance(item, str) and item.lstrip().startswith("{"))
 
 
 def _fail(option: str, value: Any, reason: str, remedy: str, code: str = "invalid_value") -> SpecError:
@@ -164,7 +170,7 @@ def _extra_disks(values: Mapping[str, Any], flavor: Mapping[str, Any]) -> List[D
     disks = []
     for index, item in enumerate(items):
         where = "vm_disks[{0}]".format(index)
-        if isinstance(item, Mapping) or (isinstance(item, str) and item.lstrip().startswith("{")):
+        if _is_mapping(item):
             disk = to_dict(where, item)
             for key in disk:
                 if key not in _DISK_KEYS:
@@ -198,7 +204,9 @@ class _Addresses:
         self.option, self.network = option, network
         self.cidrs = _cidrs(option, entry, network)
         self.first = [self._interface(text.strip()) for text in given if text.strip() not in ("", "dhcp")]
-        self.gateways = {ipaddress.ip_address(check_address("kvmfleet_networks.{0}.gateway".format(network), entry["gateway"]))} if entry.get("gateway") else set()
+        self.gateways = set()
+        if entry.get("gateway"):
+            self.gateways.add(ipaddress.ip_address(check_address("kvmfleet_networks.{0}.gateway".format(network), entry["gateway"])))
 
     def _interface(self, text: str) -> Any:
         if "/" in text:
@@ -247,7 +255,7 @@ def _nic_wishes(values: Mapping[str, Any], group: Mapping[str, Any]) -> List[Tup
     wishes = []
     for index, item in enumerate(given):
         where = "vm_networks[{0}]".format(index)
-        if isinstance(item, Mapping) or (isinstance(item, str) and item.lstrip().startswith("{")):
+        if _is_mapping(item):
             nic = to_dict(where, item)
             for key in nic:
                 if key not in _NIC_KEYS:
@@ -273,7 +281,7 @@ def _check_network(option: str, name: str, catalogs: Catalogs, hosts: Sequence[H
 def _nics(values: Mapping[str, Any], group: Mapping[str, Any], catalogs: Catalogs, hosts: Sequence[Host], count: int) -> List[
         Callable[[int], NicRequest]]:
     """Per NIC a function that makes it for VM number N (from 0): only its addresses differ."""
-    makers = []
+    makers: List[Callable[[int], NicRequest]] = []
     for index, (where, nic) in enumerate(_nic_wishes(values, group)):
         first = index == 0
         option = where if where == "vm_network" else where + ".network"
@@ -293,7 +301,8 @@ def _nics(values: Mapping[str, Any], group: Mapping[str, Any], catalogs: Catalog
         mac = nic.get("mac") or (values.get("vm_mac") if first else None)
         if mac:
             if count > 1:
-                raise _fail("vm_mac" if not nic.get("mac") else where + ".mac", mac, "cannot be that of {0} VMs".format(count), "Leave it out with vm_count", "mac_in_use")
+                raise _fail("vm_mac" if not nic.get("mac") else where + ".mac", mac, "cannot be that of {0} VMs".format(count), "Leave it out with vm_count",
+                            "mac_in_use")
             wish["mac"] = str(mac)
         for key, own in (("gateway", "vm_gateway"), ("nameservers", "vm_nameservers"), ("search", None)):
             asked = nic.get(key)
@@ -312,15 +321,15 @@ def _nics(values: Mapping[str, Any], group: Mapping[str, Any], catalogs: Catalog
                 wish[key] = [check_address(source, a) for a in to_list(source, asked)]
             else:
                 wish[key] = [str(s) for s in to_list(source, asked)]
-
-        def make(offset: int, name: str = name, wish: Mapping[str, Any] = wish, addresses: _Addresses = addresses) -> NicRequest:
-            item = dict(wish)
-            if addresses.first:
-                item["addresses"] = addresses.at(offset, count)
-            return NicRequest(name, item)
-
-        makers.append(make)
+        makers.append(functools.partial(_nic, name, wish, addresses, count))
     return makers
+
+
+def _nic(network: str, wish: Mapping[str, Any], addresses: _Addresses, count: int, offset: int) -> NicRequest:
+    item = dict(wish)
+    if addresses.first:
+        item["addresses"] = addresses.at(offset, count)
+    return NicRequest(network, item)
 
 
 def _user_data(text: Optional[str]) -> Optional[str]:
@@ -339,7 +348,7 @@ def _users(values: Mapping[str, Any], keys: Keys) -> List[Dict[str, Any]]:
     known = SEED_OPTIONS["users"]["options"]
     for index, item in enumerate(values.get("vm_users") or []):
         where = "vm_users[{0}]".format(index)
-        user = to_dict(where, item) if isinstance(item, Mapping) or (isinstance(item, str) and item.lstrip().startswith("{")) else {"name": str(item)}
+        user: Dict[str, Any] = to_dict(where, item) if _is_mapping(item) else {"name": str(item)}
         for key in user:
             if key not in known:
                 raise _fail("{0}.{1}".format(where, key), None, "is not a key of a user", nearest(key, known))

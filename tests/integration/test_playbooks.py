@@ -141,10 +141,13 @@ def test_life_of_a_set(playbooks, place, stopped):
 def test_by_fqcn_with_strings_for_everything(playbooks, place):
     name = place.name("all")
     given = {
-        "vm_name": name, "vm_count": "1", "vm_flavor": "tiny", "vm_image": IMAGE, "vm_state": "stopped", "vm_ip": "192.0.2.10", "vm_ssh_key": KEY,
-        "vm_max_vcpus": "2", "vm_max_memory": "128MiB", "vm_vcpus_request": "500m", "vm_memory_request": "32MiB", "vm_disks": "16MiB,32MiB", "vm_autostart": "yes",
-        "vm_graphics": "vnc", "vm_labels": "role=web,tier=front", "vm_allow_restart": "true", "vm_force": "no", "vm_adopt": "false", "vm_delete_disks": "on",
-        "vm_shutdown_timeout": "5", "vm_wait_timeout": "7", "vm_packages": "vim,git", "vm_users": "alice", "vm_timezone": "Europe/Berlin", "vm_boot": "hd,network",
+        "vm_name": name, "vm_count": "1", "vm_flavor": "tiny", "vm_image": IMAGE, "vm_state": "stopped", "vm_ip": "192.0.2.10",
+        "vm_ssh_key": KEY,
+        "vm_max_vcpus": "2", "vm_max_memory": "128MiB", "vm_vcpus_request": "500m", "vm_memory_request": "32MiB", "vm_disks": "16MiB,32MiB",
+        "vm_autostart": "yes", "vm_graphics": "vnc", "vm_labels": "role=web,tier=front", "vm_allow_restart": "true", "vm_force": "no", "vm_adopt": "false",
+        "vm_delete_disks": "on",
+        "vm_shutdown_timeout": "5", "vm_wait_timeout": "7", "vm_packages": "vim,git", "vm_users": "alice", "vm_timezone": "Europe/Berlin",
+        "vm_boot": "hd,network",
         "vm_firmware": "bios", "vm_machine": "q35", "vm_nameservers": "192.0.2.53", "vm_mac": "52:54:00:12:34:56", "vm_description": "a test",
     }
     made = playbooks.does("kvmfleet.core.create_vm", **given)

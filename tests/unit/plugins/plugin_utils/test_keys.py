@@ -115,7 +115,8 @@ def test_a_given_path(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("given, reason", [
-    ("ssh-ed25519 AAAA", "body"), ("ssh-ed25519", "Quote it"), ("ssh-rsa!", "not an OpenSSH public key"), ("/nowhere/id.pub", "cannot be read"), ("nothing", "not an OpenSSH public key"),
+    ("ssh-ed25519 AAAA", "body"), ("ssh-ed25519", "Quote it"),
+    ("ssh-rsa!", "not an OpenSSH public key"), ("/nowhere/id.pub", "cannot be read"), ("nothing", "not an OpenSSH public key"),
     ("-----BEGIN OPENSSH PRIVATE KEY-----", "private key"),
 ])
 def test_invalid_keys_are_refused(given: str, reason: str) -> None:

@@ -21,7 +21,8 @@ CREATE = Context("create", users={"debian:12": "debian"}, key_path=lambda name: 
 
 
 def test_the_table_of_create() -> None:
-    report = _report.compose(CREATE, {"kvm1": {"vms": [vm(changed=True, actions=["define the domain: 1 vcpus, 768 MiB"]), vm("web-2", changed=True), vm("web-3")]}},
+    made = [vm(changed=True, actions=["define the domain: 1 vcpus, 768 MiB"]), vm("web-2", changed=True), vm("web-3")]
+    report = _report.compose(CREATE, {"kvm1": {"vms": made}},
                              {"kvm1": {"vms": [{"name": "web-1", "state": "running", "address": "10.0.0.5", "addresses": [{"address": "10.0.0.5"}]}]}})
     assert report.lines[:5] == [
         "name   host  state    result     vcpus   memory  address   uuid  key  ssh",
@@ -38,7 +39,8 @@ def test_the_table_of_create() -> None:
 
 
 def test_check_mode_says_would() -> None:
-    made = [vm("web-{0}".format(i), changed=True, uuid=None, actions=["define the domain", "create disk root: web-{0}-root-7e1c.qcow2".format(i)]) for i in range(1, 6)]
+    made = [vm("web-{0}".format(i), changed=True, uuid=None, actions=["define the domain", "create disk root: web-{0}-root-7e1c.qcow2".format(i)])
+            for i in range(1, 6)]
     report = _report.compose(Context("create", check=True), {"kvm1": {"vms": made}})
     text = "\n".join(report.lines)
     assert "would be created" in text and "5 VMs: 5 would be created" in text
@@ -88,7 +90,8 @@ def test_waiting_in_vain_is_a_failure_with_a_table() -> None:
 
 
 def test_the_table_of_list() -> None:
-    report = _report.compose(Context("list"), {"kvm2": {"vms": [vm("b")]}, "kvm1": {"vms": [vm("a", state="stopped", address="10.0.0.9", image=None, key_name=None)]}})
+    report = _report.compose(Context("list"), {
+        "kvm2": {"vms": [vm("b")]}, "kvm1": {"vms": [vm("a", state="stopped", address="10.0.0.9", image=None, key_name=None)]}})
     assert report.lines == [
         "name  host  state    vcpus   memory  address   uuid  key  ssh",
         "a     kvm1  stopped      1  768 MiB  10.0.0.9  7e1c  -    ssh 10.0.0.9",
@@ -103,7 +106,8 @@ def test_the_tables_of_delete_and_power() -> None:
     assert _report.compose(Context("delete"), {"kvm1": {"vms": gone}}).lines == [
         "name  host  result", "a     kvm1  deleted", "b     kvm1  not there", "", "2 VMs: 1 deleted, 1 not there"]
     assert "would be deleted" in _report.compose(Context("delete", check=True), {"kvm1": {"vms": [dict(gone[0], state="running")]}}).lines[1]
-    powered = [{"name": "a", "state": "running", "state_before": "stopped", "changed": True}, {"name": "b", "state": "running", "state_before": "running", "changed": True}]
+    powered = [{"name": "a", "state": "running", "state_before": "stopped", "changed": True},
+               {"name": "b", "state": "running", "state_before": "running", "changed": True}]
     assert _report.compose(Context("power", action="start"), {"kvm1": {"vms": powered}}).lines[1:3] == [
         "a     kvm1  running  running, was stopped", "b     kvm1  running  done"]
     assert "would force off" in _report.compose(Context("power", check=True, action="force_off"), {"kvm1": {"vms": powered}}).lines[1]
@@ -119,7 +123,8 @@ def test_a_list_goes_on_without_a_dead_host() -> None:
 
 
 def test_check_mode_with_an_image_to_be_fetched() -> None:
-    result = {"msg": "no image", "reason": "unknown_image", "vms": [{"name": "web", "state": "absent", "failed": True, "msg": "no image", "reason": "unknown_image"}]}
+    result = {"msg": "no image", "reason": "unknown_image", "vms": [
+        {"name": "web", "state": "absent", "failed": True, "msg": "no image", "reason": "unknown_image"}]}
     report = _report.compose(Context("create", check=True, image="debian:12"), {"kvm1": result})
     assert report.failure is None and report.data["changed"] == 1
     assert "would be created" in report.lines[1] and "debian:12 would be made available first on kvm1" in report.lines[-1]

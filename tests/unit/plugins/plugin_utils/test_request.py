@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import pytest
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import GIB, SpecError
@@ -33,11 +33,11 @@ CATALOGS: Dict[str, Any] = {
 HOST = Host("kvm1", pool="pool1", networks={"lan": {"bridge": "br0"}}, virt_type="qemu")
 
 
-def items(keys: Keys = Keys([KEY], "web"), hosts: Any = (HOST,), **given: Any) -> List[Dict[str, Any]]:
+def items(keys: Optional[Keys] = None, hosts: Any = (HOST,), **given: Any) -> List[Dict[str, Any]]:
     """The items of vm_set that some variables become, by the same steps as the action takes."""
     catalogs = Catalogs(CATALOGS)
     values = _variables.read("create", dict({"vm_name": "web"}, **given))
-    requests = _request.build(values, catalogs, hosts, keys)
+    requests = _request.build(values, catalogs, hosts, keys or Keys([KEY], "web"))
     placed = _request.assign(requests, hosts, _request.constraints(values))
     result = [_request.host_item(r, h, catalogs) for h in hosts for r in placed.get(h.name, [])]
     _request.check_items(result)
@@ -109,7 +109,8 @@ def test_the_number_counts_to_the_length_of_a_name() -> None:
     ({"vm_mac": "52:54:00:00:00:01", "vm_count": 2}, "vm_mac", "2 VMs"),
     ({"vm_networks": "[{network: open, mac: 52:54:00:00:00:01}, {network: open, mac: 52-54-00-00-00-01}]"}, "vm_networks[1].mac", "also that of"),
     ({"vm_network": "lan", "vm_ip": "10.0.0.256"}, "vm_ip", ""), ({"vm_network": "lan", "vm_ip": "10.0.1.5"}, "vm_ip", "outside network lan"),
-    ({"vm_network": "lan", "vm_ip": "10.0.0.0"}, "vm_ip", "network or broadcast"), ({"vm_network": "lan", "vm_ip": "10.0.0.255"}, "vm_ip", "network or broadcast"),
+    ({"vm_network": "lan", "vm_ip": "10.0.0.0"}, "vm_ip", "network or broadcast"),
+    ({"vm_network": "lan", "vm_ip": "10.0.0.255"}, "vm_ip", "network or broadcast"),
     ({"vm_network": "lan", "vm_ip": "10.0.0.1"}, "vm_ip", "gateway"), ({"vm_network": "lan", "vm_ip": "10.0.0.5/33"}, "vm_ip", ""),
     ({"vm_network": "open", "vm_ip": "10.0.0.5"}, "vm_ip", "no prefix"), ({"vm_network": "open", "vm_ip": "127.0.0.5/8"}, "vm_ip", "loopback"),
     ({"vm_network": "lan", "vm_ip": "10.0.0.250", "vm_count": 9}, "vm_ip", "room for 5"),
@@ -120,7 +121,8 @@ def test_the_number_counts_to_the_length_of_a_name() -> None:
     ({"vm_network": "lan", "vm_ip": "10.0.0.5", "vm_nameservers": "dns"}, "vm_nameservers", ""),
     ({"vm_networks": "[{network: open, ip: 10.0.0.5/24}, {network: open, ip: 10.0.0.5/24}]"}, "vm_networks[1].addresses", "also on"),
     ({"vm_networks": "[{network: open, ip: 10.0.0.5/24}]", "vm_ip": "10.0.0.6/24"}, "vm_ip", "together"),
-    ({"vm_networks": "[{netwrk: open}]"}, "vm_networks[0].netwrk", "not a key"), ({"vm_networks": "[{mac: 52:54:00:00:00:01}]"}, "vm_networks[0].network", "missing"),
+    ({"vm_networks": "[{netwrk: open}]"}, "vm_networks[0].netwrk", "not a key"),
+    ({"vm_networks": "[{mac: 52:54:00:00:00:01}]"}, "vm_networks[0].network", "missing"),
     ({"vm_networks": "open", "vm_network": "lan"}, "vm_networks", "together"), ({"vm_network": "lann"}, "vm_network", "no such network"),
     ({"vm_networks": "open,lann"}, "vm_networks[1].network", "no such network"), ({"vm_storage_class": "sdd"}, "vm_storage_class", "no such storage class"),
     ({"vm_disks": "[{size: 1GiB, storage_class: x}]"}, "vm_disks[0].storage_class", "no such storage class"),
@@ -140,8 +142,10 @@ def test_the_number_counts_to_the_length_of_a_name() -> None:
     ({"vm_image": "debian:12", "vm_users": "[{name: a, pasword: x}]"}, "vm_users[0].pasword", "not a key"),
     ({"vm_image": "debian:12", "vm_write_files": "[{path: a}]"}, "vm_write_files[0].path", "absolute"),
     ({"vm_image": "debian:12", "vm_write_files": "[{path: /a, mode: x}]"}, "vm_write_files[0].mode", "not a key"),
-    ({"vm_image": "debian:12", "vm_timezone": "Middle Earth"}, "vm_timezone", "time zone"), ({"vm_image": "debian:12", "vm_root_password": "a\nb"}, "vm_root_password", ""),
-    ({"vm_image": "win:11", "vm_packages": "vim"}, "vm_packages", "seed"), ({"vm_image": "debian:12", "vm_seed_format": "none", "vm_users": "a"}, "vm_users", "seed"),
+    ({"vm_image": "debian:12", "vm_timezone": "Middle Earth"}, "vm_timezone", "time zone"),
+    ({"vm_image": "debian:12", "vm_root_password": "a\nb"}, "vm_root_password", ""),
+    ({"vm_image": "win:11", "vm_packages": "vim"}, "vm_packages", "seed"),
+    ({"vm_image": "debian:12", "vm_seed_format": "none", "vm_users": "a"}, "vm_users", "seed"),
     ({"vm_state": "absent", "vm_memory": "1GiB"}, "vm_memory", "absent"), ({"vm_state": "absent", "vm_image": "debian:12"}, "vm_image", "absent"),
     ({"vm_state": "absent", "vm_disks": "1GiB"}, "vm_disks", "absent"), ({"vm_state": "absent", "vm_user_data": "#!/bin/sh"}, "vm_user_data", "absent"),
     ({"vm_host": "kvm2"}, "vm_host", "no such host"), ({"vm_zone": "east"}, "vm_zone", "zone"), ({"vm_region": "moon"}, "vm_region", "region"),
@@ -213,7 +217,8 @@ def test_user_data_from_text_and_file(tmp_path: Any) -> None:
 
 
 def test_no_refusal_shows_a_secret() -> None:
-    for given_as in ({"vm_root_password": "geheim\nx"}, {"vm_user_data": "#cloud-config\ngeheim: [geheim"}, {"vm_write_files": '[{"path": "x", "content": "geheim"}]'},
+    for given_as in ({"vm_root_password": "geheim\nx"}, {"vm_user_data": "#cloud-config\ngeheim: [geheim"},
+                     {"vm_write_files": '[{"path": "x", "content": "geheim"}]'},
                      {"vm_users": '[{"name": "a", "password": "geheim", "password_hash": "geheim"}]'},
                      {"vm_state": "absent", "vm_user_data": "#!/bin/sh\ngeheim"}):
         assert "geheim" not in str(refusal(**dict({"vm_image": "debian:12"} if "vm_state" not in given_as else {}, **given_as)))

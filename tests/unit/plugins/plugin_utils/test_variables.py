@@ -105,7 +105,8 @@ def test_unknown_names_are_refused_with_the_nearest() -> None:
 
 
 def test_yaml_that_surprises_does_not() -> None:
-    assert _variables.to_list("x", "- 2015-04-30\n- 1:30\n- yes\n- 0644\n- 12\n- true\n- 1e3\n- ~") == ["2015-04-30", "1:30", "yes", "0644", 12, True, "1e3", None]
+    text = "- 2015-04-30\n- 1:30\n- yes\n- 0644\n- 12\n- true\n- 1e3\n- ~"
+    assert _variables.to_list("x", text) == ["2015-04-30", "1:30", "yes", "0644", 12, True, "1e3", None]
 
 
 def test_broken_structures_say_where_and_not_what() -> None:
