@@ -20,7 +20,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import o
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmMetadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, VmSpec, check_batch
-from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import VmPlan, doomed, make_plan, purge_of, restart_actions
+from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import VmPlan, doomed, make_plan, restart_actions
 
 try:
     import libvirt
@@ -38,12 +38,15 @@ class Options:
     :param check: plan only
     :param atomic: all VMs or none: a failure undoes what this call created
     :param lock_timeout_s: how long to wait for another run that works on the same VM
+    :param claim_ttl_s: after which another run's claim may be removed
+    :param ticket: of this run's own claims
     """
 
     check: bool = False
     atomic: bool = True
     lock_timeout_s: float = 30.0
     claim_ttl_s: float = _admission.DEFAULT_CLAIM_TTL_S
+    ticket: Optional[str] = None
 
 
 @dataclass
@@ -58,6 +61,14 @@ class Outcome:
     restart_required: List[str] = field(default_factory=list)
     record: Optional[DomainRecord] = None
     undone: bool = False
+    carried_out: bool = False  # or begun; in check mode: would be
+
+
+def _deletion(plan: Optional[VmPlan]) -> Optional[VmPlan]:
+    """The deletion that a plan is, or begins with."""
+    if plan is None:
+        return None
+    return plan if plan.kind == "delete" else plan.first
 
 
 def _guarded(work: Callable[[], None], outcome: Outcome) -> None:
@@ -79,10 +90,22 @@ def _in_parallel(outcomes: Sequence[Outcome], work: Callable[[Outcome], None]) -
 
 
 def write_metadata(domain: libvirt.virDomain, meta: VmMetadata) -> None:
-    """Write our metadata into a domain, persistent and (where it runs) live."""
-    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | (libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)
-    element = _metadata.to_element(meta, namespaced=False)
-    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, ET.tostring(element, encoding="unicode"), _metadata.PREFIX, _metadata.NAMESPACE, flags)
+    """Write our metadata into a domain, persistent and (where it runs) live. What waits for a restart is written live only, so that the restart ends it."""
+    def write(written: VmMetadata, flags: int) -> None:
+        text = ET.tostring(_metadata.to_element(written, namespaced=False), encoding="unicode")
+        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, _metadata.PREFIX, _metadata.NAMESPACE, flags)
+    write(dataclasses.replace(meta, hopeless=[]), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    if domain.isActive():
+        write(meta, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def undefine(domain: libvirt.virDomain) -> None:
+    """Undefine a domain with all that libvirt keeps for it: NVRAM, managed save image, snapshot metadata, TPM state."""
+    flags = (libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+             | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
+    # libvirt-python 9.0 knows the flag for TPM state; older ones lack it, and their libvirt removes the state by itself.
+    flags |= getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
+    domain.undefineFlags(flags)
 
 
 class Converger:
@@ -98,6 +121,8 @@ class Converger:
         outcomes = self._plan(specs, together=self.options.check)
         changed = [o.name for o in outcomes if o.plan and o.plan.changed]
         if self.options.check or not changed or self._refused(outcomes):
+            for outcome in outcomes:
+                outcome.carried_out = self.options.check and not outcome.error and not self._refused(outcomes)
             return self.described(outcomes)
         with _admission.vm_locks(self.host.uri, changed, self.options.lock_timeout_s):
             return self.run_locked(specs)
@@ -133,14 +158,14 @@ class Converger:
         outcome = Outcome(spec.name)
 
         def plan() -> None:
-            outcome.plan = make_plan(self.host, spec)
+            outcome.plan = make_plan(self.host, spec, self.options.ticket, self.options.claim_ttl_s)
             self._check_unique(outcome.plan)
         _guarded(plan, outcome)
         return outcome
 
     def check_together(self, outcomes: Sequence[Outcome]) -> None:
         """What can be told only of all plans together: room, and volumes that others need. Errors go into the outcomes."""
-        self._check_deletions([o for o in outcomes if o.plan and o.plan.kind == "delete" and not o.error])
+        self._check_deletions([o for o in outcomes if _deletion(o.plan) and not o.error])
         self._check_room([o for o in outcomes if o.plan and o.plan.demand and not o.error])
 
     def _check_unique(self, plan: VmPlan) -> None:
@@ -153,7 +178,8 @@ class Converger:
     def _check_room(self, outcomes: Sequence[Outcome]) -> None:
         if not outcomes:
             return
-        records = list(self.host.domains.values())
+        going = {o.name for o in outcomes if o.plan and o.plan.first}
+        records = [r for r in self.host.domains.values() if r.name not in going]
         if self.options.atomic:
             try:
                 _admission.check_room(self.host.conn, records, self.host.policy, self.host.pools, [o.plan.demand for o in outcomes if o.plan and o.plan.demand])
@@ -191,7 +217,8 @@ class Converger:
 
     @staticmethod
     def _doomed(outcome: Outcome) -> List[_metadata.VolumeRef]:
-        return doomed(outcome.plan.record, outcome.plan.spec) if outcome.plan and outcome.plan.record else []
+        deletion = _deletion(outcome.plan)
+        return doomed(deletion.record, deletion.spec) if deletion and deletion.record else []
 
     def _admit(self, specs: Sequence[VmSpec]) -> List[Outcome]:
         """Look and plan anew under the VMs' locks; what takes room is booked under the host's lock by defining it."""
@@ -202,8 +229,7 @@ class Converger:
             if self._refused(outcomes):
                 return outcomes
             for outcome in outcomes:
-                if outcome.plan and outcome.plan.first and not outcome.error:
-                    _guarded(lambda o=outcome: self._delete(o.plan.first), outcome)  # type: ignore[misc]
+                self.delete_predecessor(outcome)
             self.book([o for o in outcomes if o.plan and not o.error and (o.plan.kind == "create" or o.plan.demand)])
             if self.options.atomic and any(o.error for o in outcomes):
                 self.undo_all(outcomes)
@@ -219,18 +245,22 @@ class Converger:
         plan = outcome.plan
         if plan is None or plan.root is None or plan.metadata is None:
             return
-        booked = dataclasses.replace(plan.metadata)
-        if plan.seed is not None and plan.record is not None and plan.record.metadata is not None:
-            booked.seed_hash = plan.record.metadata.seed_hash
-        elif plan.seed is not None and plan.record is not None:
-            booked.seed_hash = None
+        outcome.carried_out = True
+        booked = self._unfinished(plan, plan.metadata)
         if plan.kind == "create" or plan.define:
-            _metadata.store(plan.root, booked)
+            _metadata.store(plan.root, dataclasses.replace(booked, hopeless=[]))
             domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.root), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
             if plan.record is not None and plan.record.active:
                 write_metadata(domain, booked)  # into the running definition, which readers may see
         elif plan.mark:
             write_metadata(self._domain(plan), booked)
+
+    @staticmethod
+    def _unfinished(plan: VmPlan, meta: VmMetadata) -> VmMetadata:
+        """The plan's metadata as it has to be until the seed is written: with the hash of the seed that is there."""
+        if plan.seed is None or plan.record is None:
+            return meta
+        return dataclasses.replace(meta, seed_hash=plan.record.metadata.seed_hash if plan.record.metadata is not None else None)
 
     def _domain(self, plan: VmPlan) -> libvirt.virDomain:
         return self.host.conn.lookupByName(plan.spec.name)
@@ -245,6 +275,7 @@ class Converger:
         plan = outcome.plan
         if plan is None:
             return
+        outcome.carried_out = True
         if plan.kind == "delete":
             self._delete(plan)
             return
@@ -263,12 +294,11 @@ class Converger:
         if plan.metadata is None or plan.root is None:
             return
         domain = self._domain(plan)
-        for job in plan.jobs:
-            _volume_job.apply(job, self.host.conn, redo=plan.finish and not domain.isActive())
+        self._volumes(plan, plan.metadata, domain)
         if plan.seed is not None:
             iso = _seed.build_iso(plan.seed.documents, plan.seed.spec.format)
             _seed.write_volume(self.host.conn, self.host.pools.get(plan.seed.pool), plan.seed.name, iso)
-        hopeless = [] if plan.power else plan.metadata.hopeless
+        hopeless: List[str] = []
         if domain.isActive() and "shutdown" not in plan.power:
             hopeless = self._change_running(plan, domain, outcome)
         for action in plan.power:
@@ -283,6 +313,30 @@ class Converger:
         if plan.autostart is not None:
             domain.setAutostart(plan.autostart)
 
+    def _volumes(self, plan: VmPlan, meta: VmMetadata, domain: libvirt.virDomain) -> None:
+        """Make and grow the volumes. A VM that was complete before gets its old definition back where that fails."""
+        try:
+            for job in plan.jobs:
+                _volume_job.apply(job, self.host.conn)
+                listed = meta.volume(job.disk)
+                if job.verb == "create" and job.clone == "full" and job.image is not None and listed is not None:
+                    listed.planned = False
+                    write_metadata(domain, self._unfinished(plan, meta))
+        except (SpecError, FleetError, libvirt.libvirtError):
+            if plan.record is not None and not plan.finish:
+                self._take_back(plan.record, meta)
+            raise
+
+    def _take_back(self, record: DomainRecord, meta: VmMetadata) -> None:
+        """The definition of before, without the volumes that were to be added to it."""
+        kept = {v.name for v in record.metadata.volumes} if record.metadata is not None else set()
+        for volume in meta.volumes:
+            if volume.name not in kept and not volume.given:
+                _volume_job.delete_patiently(self.host.pools.get(volume.pool), volume.name)
+        domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(record.root), 0)
+        if record.active and record.metadata is not None:
+            write_metadata(domain, record.metadata)
+
     def _change_running(self, plan: VmPlan, domain: libvirt.virDomain, outcome: Outcome) -> List[str]:
         """Change the running guest as far as it follows; returns the options that it did not follow, which wait for a restart."""
         found = self.host.look_at(plan.spec.name)
@@ -290,8 +344,8 @@ class Converger:
             raise FleetError("VM {0} vanished while it was worked on".format(plan.spec.name), "residue")
         # What libvirt has made of the definition: a device is attached at the address that it will have at the next start too.
         live = ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
-        todo, later = _live.operations(live, found.root, purge_of(plan.spec), plan.hopeless)
-        hopeless = [option for option in plan.hopeless if option in later]
+        todo, later = _live.operations(live, found.root, plan.intent)
+        hopeless = [option for option in later if option in plan.intent.hopeless or option in _live.REMEMBERED]
         for operation in todo:
             refusal = _live.apply(domain, operation, plan.spec.timeout)
             if refusal:
@@ -342,7 +396,7 @@ class Converger:
             for volume in plan.metadata.volumes:
                 if not volume.given:
                     _volume_job.delete_patiently(self.host.pools.get(volume.pool), volume.name)
-            self._undefine(domain)
+            undefine(domain)
         except (SpecError, FleetError, libvirt.libvirtError) as exc:
             plan.metadata.phase, plan.metadata.reason = "failed", "undoing a failed creation failed: {0}".format(exc)
             write_metadata(domain, plan.metadata)
@@ -351,17 +405,17 @@ class Converger:
         self.host.domains.pop(plan.spec.name, None)
         outcome.undone = True
 
-    def _undefine(self, domain: libvirt.virDomain) -> None:
-        flags = (libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-                 | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
-        # libvirt-python 9.0 knows the flag for TPM state; older ones lack it, and their libvirt removes the state by itself.
-        flags |= getattr(libvirt, "VIR_DOMAIN_UNDEFINE_TPM", 0)
-        domain.undefineFlags(flags)
+    def delete_predecessor(self, outcome: Outcome) -> None:
+        """Carry out the deletion that the outcome's plan begins with, if it does; an error goes into the outcome. For holders of the host's lock."""
+        first = outcome.plan.first if outcome.plan is not None and outcome.error is None else None
+        if first is not None:
+            _guarded(lambda: self._delete(first), outcome)
 
     def delete(self, outcome: Outcome) -> None:
         """Delete what the outcome's plan says; an error goes into the outcome."""
         if outcome.plan is not None:
             plan = outcome.plan
+            outcome.carried_out = True
             _guarded(lambda: self._delete(plan), outcome)
 
     def _delete(self, plan: VmPlan) -> None:
@@ -369,6 +423,9 @@ class Converger:
         if plan.record is None:
             return
         domain = plan.record.handle
+        if not domain.isPersistent():
+            # Undefined by someone while it ran. Without a definition, the list of its volumes would go with its process.
+            domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.record.root), 0)
         volumes = doomed(plan.record, plan.spec)
         if plan.record.metadata is not None:
             # Kept disks leave the list with the same write, so that whoever finishes this keeps them too.
@@ -376,7 +433,7 @@ class Converger:
         _power.force_off(domain)
         for volume in volumes:
             _volume_job.delete_patiently(self.host.pools.get(volume.pool), volume.name)
-        self._undefine(domain)
+        undefine(domain)
         self.host.domains.pop(plan.spec.name, None)
 
     def described(self, outcomes: List[Outcome]) -> List[Outcome]:
@@ -384,10 +441,15 @@ class Converger:
             outcome.record = self.host.domains.get(outcome.name)
             if outcome.plan and not self.options.check and outcome.record is not None and outcome.record.active and outcome.plan.kind == "update":
                 live = observe(ET.fromstring(outcome.record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
-                outcome.restart_required = sorted(_live.pending(live, observe(outcome.record.root), purge_of(outcome.plan.spec)))
+                outcome.restart_required = sorted(_live.pending(live, observe(outcome.record.root), _with_hopeless(outcome.plan)))
             elif outcome.plan:
                 outcome.restart_required = sorted(outcome.plan.restart_required)
         return outcomes
+
+
+def _with_hopeless(plan: VmPlan) -> _live.Intent:
+    """What the plan was about, with what its run has found out."""
+    return dataclasses.replace(plan.intent, hopeless=plan.metadata.hopeless if plan.metadata else [])
 
 
 def _definitions(record: DomainRecord) -> List[ET.Element]:
@@ -423,7 +485,7 @@ def _foretold(plan: VmPlan, shown: Optional[Dict[str, Any]]) -> Optional[Dict[st
 def result_of(outcome: Outcome, check: bool = False) -> Dict[str, Any]:
     """One VM's part of a module's result."""
     plan = outcome.plan
-    result: Dict[str, Any] = {"name": outcome.name, "changed": bool(plan and plan.changed and not outcome.undone and not (outcome.error and plan.made)),
+    result: Dict[str, Any] = {"name": outcome.name, "changed": bool(plan and plan.changed and outcome.carried_out and not outcome.undone),
                               "actions": list(plan.actions) if plan else [], "seconds": round(outcome.seconds, 3)}
     shown = _current(outcome)
     if check and plan is not None and outcome.error is None:

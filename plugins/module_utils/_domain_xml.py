@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
@@ -239,6 +240,26 @@ def same_machine(wanted: str, actual: str) -> bool:
         return True
     stem = {"q35": "pc-q35-", "pc": "pc-i440fx-", "virt": "virt-"}.get(wanted)
     return stem is not None and actual.startswith(stem)
+
+
+def _same_device(one: Union[ObservedDisk, ObservedNic], other: Union[ObservedDisk, ObservedNic]) -> bool:
+    if isinstance(one, ObservedDisk):
+        return isinstance(other, ObservedDisk) and one.target == other.target
+    return isinstance(other, ObservedNic) and one.mac == other.mac
+
+
+def _align(devices: Dict[str, Any], others: Dict[str, Any]) -> Dict[str, Any]:
+    aligned_devices: Dict[str, Any] = {}
+    for key, device in devices.items():
+        if key not in others:
+            key = next((k for k, other in others.items() if k not in devices and _same_device(device, other)), key)
+        aligned_devices[key] = device
+    return aligned_devices
+
+
+def aligned(vm: ObservedVm, other: ObservedVm) -> ObservedVm:
+    """C(vm) with its devices under the names that C(other) has for them: a domain bears our aliases from its adoption on, and runs with them from its next start."""
+    return dataclasses.replace(vm, disks=_align(vm.disks, other.disks), nics=_align(vm.nics, other.nics))
 
 
 def _plain(value: Any) -> Any:

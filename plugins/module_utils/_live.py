@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import Any, Collection, Dict, List, Optional, Tuple, Union
+from typing import Any, Collection, Dict, List, Optional, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml
-from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import ObservedDisk, ObservedNic, ObservedVm, observe, to_string
+from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import ObservedVm, observe, to_string
 
 try:
     import libvirt
@@ -21,8 +20,8 @@ except ImportError:  # reported by _connection.require_libvirt
 
 _HOT_BUSES = ("virtio", "scsi", "usb")
 _MEDIA = ("cdrom", "floppy")
-# libvirt expands these in the live XML, so that only another mode tells a difference.
-_EXPANDED_CPU = ("host-model", "maximum", "host-passthrough")
+# A difference in one of these cannot be seen later, so that it has to be remembered.
+REMEMBERED = ("cpu",)
 
 
 @dataclass
@@ -39,53 +38,45 @@ class Operation:
 
 
 @dataclass
-class Purge:
-    """Whether devices that are not ours may be taken away."""
+class Intent:
+    """What a run is about, where two definitions alone do not tell.
 
-    disks: bool = False
-    nics: bool = False
+    :param purge: C(disks), C(nics): kinds of devices that may be taken away though they are not ours
+    :param changed: options that this run changes in the definition
+    :param hopeless: options that wait for the restart of the running guest, found out by an earlier run
+    """
 
+    purge: Collection[str] = ()
+    changed: Collection[str] = ()
+    hopeless: Collection[str] = ()
 
-def _same_device(one: Union[ObservedDisk, ObservedNic], other: Union[ObservedDisk, ObservedNic]) -> bool:
-    if isinstance(one, ObservedDisk):
-        return isinstance(other, ObservedDisk) and one.target == other.target
-    return isinstance(other, ObservedNic) and one.mac == other.mac
-
-
-def _align(live: Dict[str, Any], persistent: Dict[str, Any]) -> Dict[str, Any]:
-    """The running devices under the names that the persistent ones have: an adopted domain bears our aliases only from its next start on."""
-    aligned: Dict[str, Any] = {}
-    for key, device in live.items():
-        if key not in persistent:
-            key = next((k for k, p in persistent.items() if k not in live and _same_device(device, p)), key)
-        aligned[key] = device
-    return aligned
+    def knows(self, option: str) -> bool:
+        """Whether it is known of an option that the running guest lacks it."""
+        return option in self.changed or option in self.hopeless
 
 
-def _aligned(live: ObservedVm, persistent: ObservedVm) -> ObservedVm:
-    return dataclasses.replace(live, disks=_align(live.disks, persistent.disks), nics=_align(live.nics, persistent.nics))
-
-
-def pending(live: ObservedVm, persistent: ObservedVm, purge: Optional[Purge] = None) -> Dict[str, Tuple[Any, Any]]:
+def pending(live: ObservedVm, persistent: ObservedVm, intent: Intent) -> Dict[str, Tuple[Any, Any]]:
     """Option -> (live, persistent) of what the running guest still lacks of its definition.
 
-    A device that is not ours, and was attached to the running guest or to the definition only, is somebody's intention and no difference; unless C(purge)
-    takes it away.
+    A device that is not ours, and was attached to the running guest or to the definition only, is somebody's intention and no difference, unless it is to
+    be purged. libvirt expands the CPU model of a running guest, and a guest that boots has its maximum of memory until it has a balloon driver: in both,
+    a difference only counts where it is known to be one.
     """
-    live = _aligned(live, persistent)
-    purge = purge or Purge()
+    live = _domain_xml.aligned(live, persistent)
     found = _domain_xml.differences(live, persistent)
     for option in ("metadata", "description", "graphics.port"):
         found.pop(option, None)
-    if "cpu" in found and (persistent.cpu["mode"] in _EXPANDED_CPU or persistent.cpu["mode"] is None):
-        found.pop("cpu")
+    if not intent.knows("cpu"):
+        found.pop("cpu", None)
+    if live.memory_mib == live.max_memory_mib and not intent.knows("memory_mib"):
+        found.pop("memory_mib", None)
     if "topology" in found and persistent.topology is None:
         found.pop("topology")
     for option in [o for o in found if "[" in o]:
         old, new = found[option]
         kind, key = _split(option)
         devices = [d for d in (getattr(live, kind).get(key), getattr(persistent, kind).get(key)) if d is not None]
-        one_sided = len(devices) == 1 and not devices[0].ours and not (new is None and getattr(purge, kind))
+        one_sided = len(devices) == 1 and not devices[0].ours and not (new is None and kind in intent.purge)
         # The network's own MTU appears in the live XML only.
         only_mtu = kind == "nics" and old and new and "mtu" not in new and {k: v for k, v in old.items() if k != "mtu"} == new
         if one_sided or only_mtu:
@@ -109,17 +100,14 @@ def _hot_pluggable(item: Dict[str, Any]) -> bool:
     return item.get("device", "disk") not in _MEDIA and item.get("bus", "virtio") in _HOT_BUSES
 
 
-def operations(live_root: ET.Element, wanted_root: ET.Element, purge: Optional[Purge] = None, hopeless: Collection[str] = ()) -> Tuple[List[Operation], List[str]]:
-    """What to do to the running guest, and the options that have to wait for its restart.
-
-    :param hopeless: options that the guest has not followed before, which are not tried again
-    """
+def operations(live_root: ET.Element, wanted_root: ET.Element, intent: Intent) -> Tuple[List[Operation], List[str]]:
+    """What to do to the running guest, and the options that have to wait for its restart. What it did not follow before is not tried again."""
     live, wanted = observe(live_root), observe(wanted_root)
     todo: List[Operation] = []
     later: List[str] = []
-    for option, (old, new) in pending(live, wanted, purge).items():
+    for option, (old, new) in pending(live, wanted, intent).items():
         operation: Optional[Operation] = None
-        if option in hopeless:
+        if option in intent.hopeless and option not in intent.changed:
             pass
         elif option == "vcpus" and new <= live.max_vcpus:
             operation = Operation(option, "set", new)
@@ -127,8 +115,7 @@ def operations(live_root: ET.Element, wanted_root: ET.Element, purge: Optional[P
             operation = Operation(option, "set", new)
         elif "[" in option:
             kind, key = _split(option)
-            mine = _aligned(live, wanted)
-            found = getattr(mine, kind).get(key)
+            found = getattr(_domain_xml.aligned(live, wanted), kind).get(key)
             operation = _device_operation(option, old, new, live_root, wanted_root, found.key if found else "")
         if operation is None:
             later.append(option)

@@ -75,7 +75,7 @@ class VmMetadata:
     seed_instance_id: Optional[str] = None
     seed_hash: Optional[str] = None
     seed_format: Optional[str] = None
-    hopeless: List[str] = field(default_factory=list)  # options that the running guest has not followed, so that they wait for its restart
+    hopeless: List[str] = field(default_factory=list)  # options that wait for a restart; kept in the running definition only, with which they end
 
     def volume(self, disk: str) -> Optional[VolumeRef]:
         """Our volume behind the disk of that name."""

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional
 from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _live, _metadata, _power, _seed, _volume_job
 from ansible_collections.kvmfleet.core.plugins.module_utils._admission import DEFAULT_CLAIM_TTL_S, Demand
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord, requests_of
-from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import Context, DiskSource, ObservedVm, observe
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmMetadata, VolumeRef
@@ -22,6 +22,11 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import Se
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import DiskSpec, NicSpec, SpecError, VmSpec, check_domain_name, volume_name
 from ansible_collections.kvmfleet.core.plugins.module_utils._volume_job import VolumeJob
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, describe, disk_paths
+
+try:
+    import libvirt
+except ImportError:  # reported by _connection.require_libvirt
+    pass
 
 SEED = "seed"
 
@@ -62,7 +67,7 @@ class VmPlan:
     first: Optional[VmPlan] = None  # an interrupted deletion that has to end before
     made: bool = False  # by this run: a failure undoes it
     mark: bool = False  # only our metadata has to be written
-    hopeless: List[str] = field(default_factory=list)  # what the running guest has not followed before, and this plan does not change anew
+    intent: _live.Intent = field(default_factory=_live.Intent)
 
     @property
     def changed(self) -> bool:
@@ -91,11 +96,6 @@ def power_actions(state: str, wanted: str) -> List[str]:
 def restart_actions(state: str, wanted: str) -> List[str]:
     """The actions that restart a VM and leave it in the state that is wanted, or that it was in."""
     return ["shutdown", "start paused" if wanted == "paused" or (state == "paused" and wanted == "present") else "start"]
-
-
-def purge_of(spec: VmSpec) -> _live.Purge:
-    """What may be taken away from the running guest."""
-    return _live.Purge(spec.purge_disks and spec.disks is not None, spec.purge_nics and spec.nics is not None)
 
 
 def _first_pool(spec: VmSpec, meta: Optional[VmMetadata]) -> Optional[str]:
@@ -134,13 +134,15 @@ def _foreign_source(host: Host, disk: DiskSpec, option: str) -> DiskSource:
 
 
 def _known_volume(host: Host, path: str) -> Optional[str]:
-    for pool in host.conn.listAllStoragePools():
-        if pool.isActive():
-            for handle in pool.listAllVolumes():
-                if handle.path() == path:
-                    found = describe(pool.name(), handle).format
-                    return "raw" if found == "iso" else found
-    return None
+    """The format of a file or device that is a volume of an active pool."""
+    try:
+        handle = host.conn.storageVolLookupByPath(path)
+        found = describe(handle.storagePoolLookupByVolume().name(), handle).format
+    except libvirt.libvirtError as exc:
+        if is_gone(exc):
+            return None
+        raise
+    return "raw" if found == "iso" else found
 
 
 class _Planner:
@@ -365,13 +367,17 @@ class _Planner:
             if self.record.metadata is None:
                 plan.actions.append("adopt the domain")
                 plan.mark = True
-            changes = _domain_xml.differences(self.old, wanted)
-            for option, (old, new) in changes.items():
+            old = _domain_xml.aligned(self.old, wanted)
+            named = ["{0}[{1}]".format(kind, k) for kind in ("disks", "nics") for k in getattr(old, kind) if k not in getattr(self.old, kind)]
+            if named:
+                plan.actions.append("name {0}".format(", ".join(named)))
+            changes = _domain_xml.differences(old, wanted)
+            for option, (before, after) in changes.items():
                 if option == "metadata" and self.record.metadata is None:
                     continue
-                plan.before[option], plan.after[option] = old, new
+                plan.before[option], plan.after[option] = before, after
                 plan.actions.append("change {0}".format(option))
-            plan.define = bool(set(changes) - {"metadata"})
+            plan.define = bool(set(changes) - {"metadata"}) or bool(named)
             plan.mark = plan.mark or bool(changes) or bool(plan.jobs)
             if plan.finish:
                 plan.actions.append("finish what an interrupted run began")
@@ -396,9 +402,12 @@ class _Planner:
         plan, spec = self.plan, self.spec
         plan.power = power_actions(self.state, spec.state)
         if self.record is not None and self.record.active and plan.root is not None and "shutdown" not in plan.power:
-            live = ET.fromstring(self.record.handle.XMLDesc(1))
-            plan.hopeless = [option for option in self.meta.hopeless if option not in plan.after]
-            todo, plan.restart_required = _live.operations(live, plan.root, purge_of(spec), plan.hopeless)
+            live = ET.fromstring(self.record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
+            running = _metadata.find(live)
+            self.meta.hopeless = running.hopeless if running else []
+            purge = [kind for kind in ("disks", "nics") if getattr(spec, "purge_" + kind) and getattr(spec, kind) is not None]
+            plan.intent = _live.Intent(purge, set(plan.before), list(self.meta.hopeless))
+            todo, plan.restart_required = _live.operations(live, plan.root, plan.intent)
             for operation in todo:
                 if "change {0}".format(operation.option) not in plan.actions:
                     plan.actions.append("{0} {1} in the running guest".format(operation.verb, operation.option))
