@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 try:
     import numpy
 except ImportError:   # the tables below are the same without it, number by number, only slower
-    numpy = None      # type: ignore[assignment]
+    numpy = None
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_ledger import MEMORY, VCPUS, Ask
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_search import Search

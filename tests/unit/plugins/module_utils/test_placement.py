@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement import Amount, Flavor, HostCapacity, Request, Vm, how_many, place
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.tests.bench.pack_planner import PackPlanner
 from ansible_collections.kvmfleet.core.tests.unit.plugins.module_utils.placement_oracle import (
     batches,
     fits,
@@ -225,3 +226,25 @@ def test_the_empty_batch_and_the_empty_fleet() -> None:
     assert place([request("a")], []).code == "no_host"
     assert how_many([request("a")], [])[0].total == 0
     assert not may_go(request("a", zone="x"), host("kvm1"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 12)), min_size=1, max_size=12))
+def test_the_planner_of_the_benchmark_decides_as_place_does(vms: List[Any]) -> None:
+    capacities = [(16, 60, 100), (32, 60, 100), (16, 124, 100)]
+    planner, free = PackPlanner(capacities), [list(capacity) for capacity in capacities]
+    seen: dict = {}
+    for vcpus, memory in vms:
+        hosts = [HostCapacity("h{0:04}".format(i), Amount(whole[0] * 1000, allocated=(whole[0] - left[0]) * 1000),
+                              Amount(whole[1] * 1024, allocated=(whole[1] - left[1]) * 1024))
+                 for i, (whole, left) in enumerate(zip(capacities, free))]
+        catalog = [Flavor("", size[0] * 1000, size[1] * 1024, weight=count) for size, count in seen.items()]
+        decision = place([request("new", vcpus, memory)], hosts, "pack", flavors=catalog).decisions[0]
+        chosen = planner(free, capacities, (vcpus, memory, 0))
+        if chosen is None:
+            assert decision.code
+            return
+        ask = planner.ledger.layouts[0].ask(vcpus * 1000, memory * 1024, ()) or ()
+        assert abs(planner.holes.score(chosen, ask)[0] - (decision.score or 0)) <= 10    # equal but for the order of a sum
+        seen[vcpus, memory] = seen.get((vcpus, memory), 0) + 1
+        free[chosen] = [have - need for have, need in zip(free[chosen], (vcpus, memory, 0))]
