@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import base64
 import errno
+import functools
 import ipaddress
 import json
 import socket
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, error_code, is_gone, is_remote
@@ -33,9 +34,15 @@ SOURCES = ("lease", "agent", "arp")
 WAITS = ("none", "address", "ssh", "cloud_init")
 
 _POLL_S = 0.5
+_POLL_AGENT_S = 1.0    # the guest is busy booting
+_AGENT_COMMAND_S = 30.0
 _PROBE_S = 3.0         # one TCP connection attempt, banner included
 _PROBE_LEAST_S = 0.5   # also for the last one before a deadline, or its haste would be taken for silence
 _BANNER_BYTES = 4096   # a server may send lines before its SSH identification (RFC 4253, 4.2)
+_FILE_BYTES = 1 << 16
+_CLOUD_INIT_RESULT = "/run/cloud-init/result.json"
+_CLOUD_INIT_DISABLED = "/run/cloud-init/disabled"
+_REFUSED = ("has been disabled", "has not been found", "not allowed")  # QEMU's agent on commands that its configuration blocks
 _ARP_COMPLETE = 2      # ATF_COM
 _FAMILY = {0: "ipv4", 1: "ipv6"}  # virIPAddrType
 
@@ -270,11 +277,11 @@ class Waiter:
     def elapsed(self) -> float:
         return round(time.monotonic() - self.started, 1)
 
-    def poll(self, what: str) -> None:
+    def poll(self, what: str, pause_s: Optional[float] = None) -> None:
         """Wait for the next try; raises C(wait_timeout) where there is none."""
         if self.left <= 0:
             raise _timeout(self.name, what, self.timeout_s, self.last)
-        time.sleep(min(_POLL_S, self.left))
+        time.sleep(max(0.0, min(pause_s or _POLL_S, self.left)))
 
     def live(self) -> ET.Element:
         """The live XML; a guest that is off cannot answer, so it is not waited for."""
@@ -290,23 +297,29 @@ class Waiter:
                              "guest_not_running", name=self.name, last_state="stopped")
         return root
 
-    def observe(self) -> Tuple[List[Dict[str, Any]], List[str]]:
-        """What is seen of the guest's addresses now, and the static ones it should have."""
+    def observe(self) -> Iterator[List[Dict[str, Any]]]:
+        """The usable addresses that are seen in use now: what costs nothing to know first, then the agent's, which may hang."""
         root = self.live()
-        tables = read_tables(self.conn, self.sources)
-        observed = observed_addresses(self.domain, root, tables, self.sources, min(self.agent_timeout_s, max(0.1, self.left)))
-        return observed, static_addresses(root)
+        for sources in (tuple(s for s in self.sources if s != "agent"), tuple(s for s in self.sources if s == "agent")):
+            tables = read_tables(self.conn, sources)
+            yield observed_addresses(self.domain, root, tables, sources, min(self.agent_timeout_s, max(0.1, self.left)))
+
+    def static(self) -> List[str]:
+        """The addresses that it should have by its metadata."""
+        return static_addresses(self.live())
 
     def address(self) -> List[Dict[str, Any]]:
         """The usable addresses now, an empty list where there are none. A static one counts where the guest shows signs of it."""
-        observed, static = self.observe()
-        if observed or not static:
-            self.last = "no address yet" if not observed else "address {0}".format(observed[0]["address"])
-            return merge(observed, static) if observed else []
+        static = self.static()
+        for observed in self.observe():
+            if observed:
+                return merge(observed, static)
+        self.last = "no address yet"
         for text in static:
             # The attempt also makes the host ask for the MAC, so that ARP knows a guest on the same link next time, whatever its firewall does.
-            answer = probe_tcp(text.partition("/")[0], 22, min(1.0, max(_PROBE_LEAST_S, self.left)))
-            self.last = "static address {0}: {1}".format(text.partition("/")[0], answer)
+            address = text.partition("/")[0]
+            answer = probe_tcp(address, 22, min(1.0, max(_PROBE_LEAST_S, self.left)))
+            self.last = "static address {0}: {1}".format(address, answer)
             if answer in ("open", "refused"):
                 return merge([], static)
         return []
@@ -329,56 +342,70 @@ def wait_address(domain: libvirt.virDomain, conn: libvirt.virConnect, timeout_s:
 def _wait_ssh_of(waiter: Waiter, port: int) -> str:
     """Wait until one of a domain's addresses greets as an SSH server; returns that address."""
     while True:
-        states = []
-        for entry in merge(*waiter.observe()):
-            answer = probe_tcp(entry["address"], port, min(_PROBE_S, max(_PROBE_LEAST_S, waiter.left)), b"SSH-")
-            if answer == "open":
-                return str(entry["address"])
-            states.append("{0} port {1}: {2}".format(entry["address"], port, answer))
-        waiter.last = ", ".join(states) or "no address yet"
+        answers: Dict[str, str] = {}
+        static = waiter.static()
+        for observed in waiter.observe():
+            for address in [e["address"] for e in merge(observed, static) if e["address"] not in answers]:
+                answers[address] = probe_tcp(address, port, min(_PROBE_S, max(_PROBE_LEAST_S, waiter.left)), b"SSH-")
+                if answers[address] == "open":
+                    return address
+        waiter.last = ", ".join("{0} port {1}: {2}".format(address, port, answer) for address, answer in answers.items()) or "no address yet"
         waiter.poll("SSH")
 
 
-def _agent_command(domain: libvirt.virDomain, command: str, arguments: Mapping[str, Any], timeout_s: float) -> Dict[str, Any]:
+def _agent_command(domain: libvirt.virDomain, command: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+    """One command to the guest's agent, asked again while it does not listen: libvirt gives it five seconds, which a guest busy booting can miss."""
     text = json.dumps({"execute": command, "arguments": arguments})
-    answered, answer = call_within(lambda: libvirt_qemu.qemuAgentCommand(domain, text, max(1, int(timeout_s)), 0), timeout_s + 1)
-    if not answered:
-        raise TimeoutError(command)
-    result = json.loads(answer).get("return")
-    return result if isinstance(result, dict) else {}
-
-
-def guest_exec(domain: libvirt.virDomain, path: str, args: Sequence[str], timeout_s: float = 10) -> Tuple[Optional[int], str]:
-    """Run a program in the guest by its agent: (exit code, standard output); (None, "") where it did not end in time."""
     deadline = time.monotonic() + timeout_s
-    pid = _agent_command(domain, "guest-exec", {"path": path, "arg": list(args), "capture-output": True}, timeout_s).get("pid")
     while True:
-        status = _agent_command(domain, "guest-exec-status", {"pid": pid}, max(1.0, deadline - time.monotonic()))
-        if status.get("exited"):
-            return status.get("exitcode"), base64.b64decode(status.get("out-data") or "").decode("utf-8", "replace")
-        if time.monotonic() >= deadline:
-            return None, ""
-        time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+        left = max(1.0, deadline - time.monotonic())
+        try:
+            answered, answer = call_within(functools.partial(libvirt_qemu.qemuAgentCommand, domain, text, int(left), 0), left + 1)
+        except libvirt.libvirtError as exc:
+            if error_code(exc) != libvirt.VIR_ERR_AGENT_UNRESPONSIVE or time.monotonic() + _POLL_S >= deadline:
+                raise
+            time.sleep(_POLL_S)
+            continue
+        if not answered:
+            raise TimeoutError(command)
+        return json.loads(answer).get("return")
 
 
-def read_cloud_init_status(output: str) -> Dict[str, Any]:
-    """The answer of C(cloud-init status), JSON or the text of old versions: {status, errors, recoverable}."""
+def read_guest_file(domain: libvirt.virDomain, path: str, timeout_s: float = 30) -> Optional[str]:
+    """A small file of the guest by its agent; None where it cannot be opened, which says as much as that it is not there."""
     try:
-        data = json.loads(output)
-    except ValueError:
-        lines = dict(line.split(": ", 1) for line in output.splitlines() if ": " in line)
-        return {"status": lines.get("status", "unknown").strip(), "errors": [], "recoverable": {}}
-    if not isinstance(data, dict):
-        return {"status": "unknown", "errors": [], "recoverable": {}}
-    return {"status": data.get("status") or "unknown", "errors": [str(e) for e in data.get("errors") or []],
-            "recoverable": data.get("recoverable_errors") or {}}
+        handle = _agent_command(domain, "guest-file-open", {"path": path, "mode": "r"}, timeout_s)
+    except libvirt.libvirtError as exc:
+        if error_code(exc) != libvirt.VIR_ERR_INTERNAL_ERROR or any(text in str(exc) for text in _REFUSED):
+            raise
+        return None
+    try:
+        answer = _agent_command(domain, "guest-file-read", {"handle": handle, "count": _FILE_BYTES}, timeout_s)
+    finally:
+        _agent_command(domain, "guest-file-close", {"handle": handle}, timeout_s)
+    return base64.b64decode(answer.get("buf-b64") or "").decode("utf-8", "replace")
 
 
-def _cloud_init_now(domain: libvirt.virDomain, timeout_s: float) -> Dict[str, Any]:
-    code, output = guest_exec(domain, "cloud-init", ["status", "--format", "json"], timeout_s)
-    if code is not None and not output.strip():  # before --format was known
-        code, output = guest_exec(domain, "cloud-init", ["status"], timeout_s)
-    return read_cloud_init_status(output)
+def read_cloud_init_result(output: str) -> Dict[str, Any]:
+    """cloud-init's result.json, which is there once it has ended: {status, errors}, status C(done), C(error) or C(running) for half a file."""
+    try:
+        result = json.loads(output)["v1"]
+        errors = [str(e) for e in result.get("errors") or []]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {"status": "running", "errors": []}
+    return {"status": "error" if errors else "done", "errors": errors}
+
+
+def cloud_init_status(domain: libvirt.virDomain, timeout_s: float = 30) -> Dict[str, Any]:
+    """How far cloud-init has come since the guest's boot, by its agent.
+
+    The files are read rather than C(cloud-init status) run: that takes seconds of a small guest's processor each time, at the very moment it boots.
+    """
+    output = read_guest_file(domain, _CLOUD_INIT_RESULT, timeout_s)
+    if output is not None:
+        return read_cloud_init_result(output)
+    disabled = read_guest_file(domain, _CLOUD_INIT_DISABLED, timeout_s) is not None
+    return {"status": "disabled" if disabled else "running", "errors": []}
 
 
 def _wait_cloud_init_of(waiter: Waiter) -> Dict[str, Any]:
@@ -389,14 +416,13 @@ def _wait_cloud_init_of(waiter: Waiter) -> Dict[str, Any]:
     while True:
         if agent_in(waiter.live()):
             try:
-                answer = _cloud_init_now(waiter.domain, min(10.0, max(1.0, waiter.left)))
+                answer = cloud_init_status(waiter.domain, min(_AGENT_COMMAND_S, max(1.0, waiter.left)))
             except TimeoutError:
                 waiter.last = "the guest agent does not answer"
             except libvirt.libvirtError as exc:
-                if error_code(exc) == libvirt.VIR_ERR_INTERNAL_ERROR and ("has been disabled" in str(exc) or "has not been found" in str(exc)
-                                                                           or "not allowed" in str(exc)):
-                    raise FleetError("{0}: the guest's agent refuses guest-exec: {1}. Allow guest-exec and guest-exec-status in the guest's qemu-ga "
-                                     "configuration, or wait for ssh instead".format(waiter.name, exc), "agent_refused", name=waiter.name) from None
+                if any(text in str(exc) for text in _REFUSED):
+                    raise FleetError("{0}: the guest's agent refuses to read files: {1}. Allow guest-file-open, -read and -close in the guest's "
+                                     "qemu-ga configuration, or wait for ssh instead".format(waiter.name, exc), "agent_refused", name=waiter.name) from None
                 waiter.last = "the guest agent says: {0}".format(exc)
             else:
                 waiter.last = "cloud-init: {0}".format(answer["status"])
@@ -404,12 +430,12 @@ def _wait_cloud_init_of(waiter: Waiter) -> Dict[str, Any]:
                     return answer
                 if answer["status"] == "error":
                     raise FleetError("{0}: cloud-init failed in the guest: {1}. See /var/log/cloud-init-output.log there".format(
-                        waiter.name, "; ".join(answer["errors"]) or "no reason given"), "cloud_init_failed", name=waiter.name, errors=answer["errors"])
-        waiter.poll("end of cloud-init")
+                        waiter.name, "; ".join(answer["errors"])), "cloud_init_failed", name=waiter.name, errors=answer["errors"])
+        waiter.poll("end of cloud-init", _POLL_AGENT_S)
 
 
 def wait_cloud_init_by_agent(domain: libvirt.virDomain, timeout_s: float = 600) -> Dict[str, Any]:
-    """Wait until cloud-init in the guest is done, by C(cloud-init status) through the guest agent.
+    """Wait until cloud-init in the guest is done, by what its agent reads there.
 
     Raises FleetError C(wait_timeout), C(cloud_init_failed), C(agent_refused) or C(missing_library).
     """

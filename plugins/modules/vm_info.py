@@ -279,7 +279,7 @@ waits:
       type: str
       returned: always
     cloud_init:
-      description: What cloud-init said, C(status), C(errors) and C(recoverable).
+      description: How cloud-init ended, C(status) and C(errors).
       type: dict
       returned: always
     error:

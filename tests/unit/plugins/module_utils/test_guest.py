@@ -172,6 +172,15 @@ def test_an_agent_that_is_not_there_is_not_asked():
     assert _guest.addresses(off, FakeConnection()) == [entry("192.0.2.9", "static", None, 24)] and off.asked == []
 
 
+def test_a_wait_asks_the_agent_last():
+    """A hung agent does not keep a wait from the address that a lease tells of."""
+    conn = FakeConnection(FakeNetwork([{"mac": MAC, "ipaddr": "127.0.0.2", "prefix": 24, "expirytime": 1},
+                                       {"mac": MAC, "ipaddr": "192.0.2.7", "prefix": 24, "expirytime": 1}]))
+    domain = FakeDomain(hang=threading.Event())
+    assert _guest.wait_for(domain, conn, "address", 60, sources=("agent", "lease"))["address"] == "192.0.2.7"
+    assert domain.asked == []
+
+
 @pytest.mark.parametrize("number, told", [
     (libvirt.VIR_ERR_AGENT_UNRESPONSIVE, True), (libvirt.VIR_ERR_OPERATION_INVALID, True), (libvirt.VIR_ERR_NO_DOMAIN, True),
     (libvirt.VIR_ERR_INTERNAL_ERROR, True), (libvirt.VIR_ERR_AUTH_FAILED, False), (libvirt.VIR_ERR_SYSTEM_ERROR, False),
@@ -253,70 +262,86 @@ def test_waiting_for_a_guest_that_is_off_ends_at_once():
     assert caught.value.code == "guest_not_running"
 
 
+DONE = '{"v1": {"datasource": "DataSourceNoCloud", "errors": []}}'
+
+
 @pytest.mark.parametrize("output, expected", [
-    ('{"status": "done", "errors": [], "recoverable_errors": {"WARNING": ["x"]}}', {"status": "done", "errors": [], "recoverable": {"WARNING": ["x"]}}),
-    ('{"status": "error", "errors": ["boom"]}', {"status": "error", "errors": ["boom"], "recoverable": {}}),
-    ("\nstatus: running\n", {"status": "running", "errors": [], "recoverable": {}}), ("", {"status": "unknown", "errors": [], "recoverable": {}}),
-    ("[]", {"status": "unknown", "errors": [], "recoverable": {}}),
+    (DONE, {"status": "done", "errors": []}), ('{"v1": {"errors": ["boom", 3]}}', {"status": "error", "errors": ["boom", "3"]}),
+    ('{"v1": {"datasource"', {"status": "running", "errors": []}), ("", {"status": "running", "errors": []}), ("[]", {"status": "running", "errors": []}),
+    ('{"v1": null}', {"status": "running", "errors": []}),
 ])
-def test_cloud_inits_answer(output, expected):
-    """JSON of recent versions, text of old ones."""
-    assert _guest.read_cloud_init_status(output) == expected
+def test_cloud_inits_result(output, expected):
+    """Errors are a failure; half a file is none yet."""
+    assert _guest.read_cloud_init_result(output) == expected
 
 
 class Agent:
-    """qemuAgentCommand of a guest whose cloud-init gives these answers, one after another: (exit code, output), or an exception."""
+    """qemuAgentCommand of a guest in which opening a file meets this, one after another: its content, None for no such file, or an exception."""
 
     def __init__(self, *answers):
-        self.answers, self.current, self.commands = list(answers), None, []
+        self.answers, self.current, self.opened, self.handles = list(answers), None, [], 0
 
     def __call__(self, _domain, text, _timeout, _flags):
         command = json.loads(text)
-        if command["execute"] == "guest-exec":
-            self.commands.append(command["arguments"]["arg"])
+        if command["execute"] == "guest-file-open":
+            self.opened.append(command["arguments"]["path"])
             self.current = self.answers.pop(0)
+            if self.current is None:
+                raise libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR)
             if isinstance(self.current, Exception):
                 raise self.current
-            return json.dumps({"return": {"pid": 1}})
-        code, output = self.current
-        return json.dumps({"return": {"exited": True, "exitcode": code, "out-data": base64.b64encode(output.encode()).decode()}})
+            self.handles += 1
+            return '{"return": 1000}'
+        assert command["arguments"]["handle"] == 1000
+        if command["execute"] == "guest-file-close":
+            self.handles -= 1
+            return '{"return": {}}'
+        return json.dumps({"return": {"count": len(self.current), "buf-b64": base64.b64encode(self.current.encode()).decode(), "eof": True}})
 
 
 def wait_cloud_init(monkeypatch, *answers, timeout_s=60):
     """Wait for such a guest."""
     agent = Agent(*answers)
+    monkeypatch.setattr(_guest, "_POLL_AGENT_S", 0.01)
     monkeypatch.setattr(_guest, "_POLL_S", 0.01)
     monkeypatch.setattr(_guest, "libvirt_qemu", type("Module", (), {"qemuAgentCommand": staticmethod(agent)}))
     return agent, lambda: _guest.wait_for(FakeDomain(), FakeConnection(), "cloud_init", timeout_s)
 
 
 def test_cloud_init_is_asked_until_it_is_done(monkeypatch):
-    """Running, an agent that is not up yet, then done, with the exit code of a degraded run."""
-    agent, wait = wait_cloud_init(monkeypatch, (0, '{"status": "running"}'), libvirt_error(libvirt.VIR_ERR_AGENT_UNRESPONSIVE), (2, '{"status": "done"}'))
-    assert wait()["cloud_init"]["status"] == "done" and agent.answers == []
+    """Not there, an agent that does not listen for a while, half a file, then the whole; no file is left open."""
+    agent, wait = wait_cloud_init(monkeypatch, None, None, libvirt_error(libvirt.VIR_ERR_AGENT_UNRESPONSIVE), '{"v1"', DONE)
+    assert wait()["cloud_init"] == {"status": "done", "errors": []} and agent.answers == [] and agent.handles == 0
 
 
-def test_an_old_cloud_init_is_asked_again_without_format(monkeypatch):
-    """It does not know the option."""
-    agent, wait = wait_cloud_init(monkeypatch, (2, ""), (0, "status: done\n"))
-    assert wait()["cloud_init"]["status"] == "done" and agent.commands == [["status", "--format", "json"], ["status"]]
+def test_a_guest_with_cloud_init_disabled_is_not_waited_for(monkeypatch):
+    """It will never end."""
+    agent, wait = wait_cloud_init(monkeypatch, None, "")
+    assert wait()["cloud_init"]["status"] == "disabled" and agent.opened == ["/run/cloud-init/result.json", "/run/cloud-init/disabled"]
 
 
 def test_a_failed_cloud_init_ends_the_wait(monkeypatch):
     """With its errors."""
-    _agent, wait = wait_cloud_init(monkeypatch, (1, '{"status": "error", "errors": ["no such module"]}'))
+    _agent, wait = wait_cloud_init(monkeypatch, '{"v1": {"errors": ["no such module"]}}')
     with pytest.raises(FleetError, match="no such module") as caught:
         wait()
     assert caught.value.code == "cloud_init_failed"
 
 
-def test_an_agent_that_forbids_exec_ends_the_wait(monkeypatch):
+def test_an_agent_that_never_listens_is_the_last_state(monkeypatch):
+    """The wait ends at its deadline."""
+    _agent, wait = wait_cloud_init(monkeypatch, *[libvirt_error(libvirt.VIR_ERR_AGENT_UNRESPONSIVE)] * 10000, timeout_s=0.3)
+    with pytest.raises(FleetError, match="agent says") as caught:
+        wait()
+    assert caught.value.code == "wait_timeout"
+
+
+def test_an_agent_that_forbids_reading_ends_the_wait(monkeypatch):
     """Waiting on would be in vain."""
-    refusal = libvirt.libvirtError("x")
-    refusal.args = ("internal error: unable to execute QEMU agent command 'guest-exec': Command guest-exec has been disabled",)
-    refusal.err = (libvirt.VIR_ERR_INTERNAL_ERROR, 0, "x", 0, None, None, None, 0, 0)
+    refusal = libvirt_error(libvirt.VIR_ERR_INTERNAL_ERROR)
+    refusal.args = ("internal error: unable to execute QEMU agent command 'guest-file-open': Command guest-file-open has been disabled",)
     _agent, wait = wait_cloud_init(monkeypatch, refusal)
-    with pytest.raises(FleetError, match="Allow guest-exec") as caught:
+    with pytest.raises(FleetError, match="Allow guest-file-open") as caught:
         wait()
     assert caught.value.code == "agent_refused"
 
