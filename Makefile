@@ -24,8 +24,9 @@ help:  ## This list
 
 ## What the others stand on
 
-.PHONY: packages-build packages-check packages-test packages-bench venv requirements
-packages-build packages-check packages-test packages-bench: packages-%:
+PACKAGES := $(addprefix packages-,build check run image test bench)
+.PHONY: $(PACKAGES) venv requirements
+$(PACKAGES): packages-%:
 	@scripts/packages.sh $*
 
 venv: packages-build  ## The virtual environment .venv, as pinned
@@ -43,7 +44,7 @@ requirements: packages-build  ## Pin anew what requirements/dev.in asks for
 ## For users
 
 .PHONY: demo demo-clean
-demo: venv  ## A VM from a real cloud image on this machine, answering on SSH
+demo: packages-run packages-image venv  ## A VM from a real cloud image on this machine, answering on SSH
 	@scripts/demo.sh
 
 demo-clean: venv  ## Remove what the demo made
@@ -94,8 +95,8 @@ packaging: packages-test venv  ## The tarball installed and run in an empty virt
 docs: venv  ## The reference of all plugins, in docs/_build/html
 	scripts/docs.sh
 
-test-image: packages-test
-	scripts/build-image.sh
+test-image: packages-test venv-2.18
+	PATH=$(VENV)-2.18/bin:$$PATH scripts/with-libvirtd.sh scripts/test-image.sh
 
 integration: packages-test venv  ## Everything against a real libvirtd
 	scripts/with-libvirtd.sh pytest tests/integration

@@ -33,13 +33,14 @@ class Stage(NamedTuple):
 CHECK = [Stage("mypy"), Stage("unit"), Stage("ruff"), Stage("vermin"), Stage("shellcheck")]
 TEST = [
     Stage("packages-test"),
+    Stage("venv-2.18", ("packages-test",)),
     Stage("venv", ("packages-test",)),
-    Stage("test-image", ("packages-test",)),
+    Stage("test-image", ("venv-2.18",)),
     Stage("integration", ("venv", "test-image")),
     Stage("sanity", ("venv",)),
     Stage("units", ("venv",)),
     Stage("units-2.17", ("venv",)),
-    Stage("units-2.18", ("venv",)),
+    Stage("units-2.18", ("venv", "venv-2.18")),
     Stage("lint", ("venv",)),
     Stage("packaging", ("venv",)),
     Stage("docs", ("venv",)),
@@ -101,8 +102,7 @@ class Runner:
                           sum(number for number, kind in counts if kind == "passed"),
                           sum(number for number, kind in counts if kind in ("failed", "error")))
         self.done[target] = outcome
-        print("{0:<16} {1:<6} {2:>6.1f} s  {3}".format(target, "FAILED" if returncode else "ok", outcome.seconds, "; ".join(
-            line.strip("= ") for line in closings)).rstrip(), flush=True)
+        print("\n".join(["{0:<16} {1:<6} {2:>6.1f} s".format(target, "FAILED" if returncode else "ok", outcome.seconds)] + closings), flush=True)
         if returncode:
             print("---- {0}: the end of {1}".format(target, LOGS / (target + ".log")))
             print("\n".join(text.splitlines()[-80:]))
@@ -161,7 +161,9 @@ def main(arguments: List[str]) -> int:
     print("{0} stages in {1:.0f} s{2}".format(len(runner.done), time.monotonic() - began, "; bad: " + ", ".join(bad) if bad else ""))
     # A stage that failed outside pytest (a linter, a build) counts as one failure
     failed = sum(outcome.failed or int(outcome.returncode != 0) for outcome in runner.done.values()) + len(runner.skipped)
-    print("{0} passed, {1} failed".format(sum(outcome.passed for outcome in runner.done.values()), failed))
+    summary = "{0} passed, {1} failed".format(sum(outcome.passed for outcome in runner.done.values()), failed)
+    (LOGS / "summary").write_text(summary + "\n", encoding="utf-8")
+    print(summary)
     return int(bool(bad))
 
 
