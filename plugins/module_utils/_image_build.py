@@ -4,6 +4,7 @@
 """Build a Debian cloud image from Debian's own packages, without a loop device, a mount of the image or a download of an image."""
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -11,8 +12,8 @@ import tempfile
 import uuid
 from typing import Dict, List, Mapping, Sequence
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
-from ansible_collections.kvmfleet.core.plugins.module_utils._images import Recipe
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import ImageError, part_file, publish, room
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import Image, Recipe
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import GIB, MIB
 
 BASE_PACKAGES = (
@@ -86,7 +87,7 @@ def _run(argv: Sequence[str], what: str, text: str = "") -> None:
     done = subprocess.run(list(argv), input=text.encode(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(), check=False)
     if done.returncode:
         tail = "\n".join(done.stdout.decode("utf-8", "replace").strip().splitlines()[-12:])
-        raise FleetError("{0} failed (exit code {1}): {2}".format(what, done.returncode, tail), "build_failed")
+        raise ImageError("{0} failed (exit code {1}): {2}".format(what, done.returncode, tail), "build_failed")
 
 
 def missing_tools() -> List[str]:
@@ -181,7 +182,7 @@ def _boot_loaders(raw: str, fs_uuid: str, work: str) -> None:
     with open(core, "rb") as handle:
         loader = bytearray(handle.read())
     if len(loader) > MIB:
-        raise FleetError("GRUB's core image has {0} bytes and does not fit the BIOS boot partition".format(len(loader)), "build_failed")
+        raise ImageError("GRUB's core image has {0} bytes and does not fit the BIOS boot partition".format(len(loader)), "build_failed")
     # GRUB's documented places: the boot sector holds the sector of core.img, and core.img's first sector that of its own second one.
     first = _BIOS_START // _SECTOR
     boot[0x5C:0x64] = first.to_bytes(8, "little")
@@ -205,14 +206,14 @@ def build(recipe: Recipe, target: str, mirror: str = "") -> None:
     """Write the image of a recipe to C(target) as qcow2. Needs root and 3 GiB of room in the folder of C(target).
 
     :param mirror: address of a Debian mirror; empty for mmdebstrap's default
-    Raises FleetError; whatever happens, nothing but C(target) is left behind.
+    Raises ImageError; whatever happens, nothing but C(target) is left behind.
     """
     missing = missing_tools()
     if missing:
-        raise FleetError("To build an image, packages are missing: {0}. Run: apt-get install --no-install-recommends {1}".format(
-            ", ".join(missing), " ".join(missing)), "missing_tool", packages=missing)
+        raise ImageError("To build an image, packages are missing: {0}. Run: apt-get install --no-install-recommends {1}".format(
+            ", ".join(missing), " ".join(missing)), "missing_tool")
     if os.geteuid():
-        raise FleetError("Building an image needs root, because it writes files of many owners. Add become: true", "not_root")
+        raise ImageError("Building an image needs root, because it writes files of many owners. Add become: true", "not_root")
     work = tempfile.mkdtemp(prefix=".build-", dir=os.path.dirname(target))
     try:
         fs_uuid = str(uuid.uuid4())
@@ -227,3 +228,21 @@ def build(recipe: Recipe, target: str, mirror: str = "") -> None:
         _run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", "-W", "-m", "4", "-o", "compression_type=zstd", raw, target], "qemu-img convert")
     finally:
         shutil.rmtree(work)
+
+
+def cached(image: Image, cache_dir: str, mirror: str = "") -> str:
+    """The path of a built image in the cache, built now if it is not there. Raises ImageError."""
+    assert image.recipe is not None
+    os.makedirs(cache_dir, mode=0o755, exist_ok=True)
+    path = os.path.join(cache_dir, image.volume_name())
+    with part_file(path) as part:
+        try:
+            if not os.path.exists(path):
+                with room("build image {0}".format(image.name), path):
+                    build(image.recipe, part.name, mirror)
+                    # qemu-img has written into this very file, so that the lock has been on it all the time
+                    publish(part, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part.name)
+    return path

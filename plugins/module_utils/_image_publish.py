@@ -5,23 +5,21 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import struct
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Dict, Iterator, List, Optional
+from typing import Any, BinaryIO, Dict, List, Optional
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _image_build
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access, Download, Outcome, hash_file, read_text
-from ansible_collections.kvmfleet.core.plugins.module_utils._images import Checksum, Image, find_digest
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import ImageError, copy_sparse, part_file, publish, room
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import DEFAULT_CACHE, Checksum, Image, find_digest
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, Pools
 
-DEFAULT_CACHE = "/var/cache/kvmfleet/images"
 _FOLDER_TYPES = ("dir", "fs", "netfs")
 _QCOW2_MAGIC = b"QFI\xfb"
 _EXTERNAL_DATA_FILE = 1 << 2
@@ -62,70 +60,6 @@ def read_header(path: str, option: str = "path", shown: Optional[str] = None) ->
     return Header("qcow2", size)
 
 
-def _open_or_create(path: str, _flags: int) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-
-
-@contextlib.contextmanager
-def part_file(final: str) -> Iterator[BinaryIO]:
-    """The temporary file beside C(final), open and locked: two runs at once make it one after the other. It stays unless renamed or removed."""
-    path = os.path.join(os.path.dirname(final), ".{0}.part".format(os.path.basename(final)))
-    while True:
-        handle: BinaryIO = open(path, "r+b", opener=_open_or_create)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        # Whoever held the lock before may have renamed or removed the file meanwhile.
-        if os.path.exists(path) and os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
-            break
-        handle.close()
-    try:
-        yield handle
-    finally:
-        handle.close()
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def publish(handle: BinaryIO, final: str) -> None:
-    """Give a finished temporary file its final name, so that even after a power cut there is all of it under that name, or nothing."""
-    handle.flush()
-    os.fchmod(handle.fileno(), 0o644)
-    os.fsync(handle.fileno())
-    os.rename(handle.name, final)
-    _sync_folder(os.path.dirname(final))
-
-
-@contextlib.contextmanager
-def _room(what: str, target: str) -> Iterator[None]:
-    """Turn a full disk into one message."""
-    try:
-        yield
-    except OSError as exc:
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise FleetError("Cannot {0}: the disk of {1} is full. Free some room or choose another pool".format(
-            what, os.path.dirname(target)), "no_space") from None
-
-
-def _copy(source: str, target: BinaryIO) -> None:
-    """Copy a file, leaving holes where it has nothing but zeros."""
-    zeros = bytes(1 << 16)
-    target.truncate(0)
-    target.seek(0)
-    with open(source, "rb") as handle:
-        for chunk in iter(lambda: handle.read(1 << 16), b""):
-            if chunk == zeros:
-                target.seek(len(chunk), os.SEEK_CUR)
-            else:
-                target.write(chunk)
-    target.truncate(target.tell())
-
-
 class Publisher:
     """One image on its way into a pool. Raises SpecError or FleetError.
 
@@ -158,7 +92,10 @@ class Publisher:
         if changed and self.image.source == "path":
             self._source_file()
         if changed and not check:
-            self._make()
+            try:
+                self._make()
+            except ImageError as exc:
+                raise FleetError(str(exc), exc.code) from exc
             result.update(present=True, checksum=self.checksum, downloaded={
                 "size_bytes": self.outcome.size, "resumed_from_bytes": self.outcome.resumed_from, "attempts": self.outcome.attempts})
         if result["present"]:
@@ -199,22 +136,7 @@ class Publisher:
                         os.unlink(part.name)
 
     def _from_build(self, part: BinaryIO) -> None:
-        assert self.image.recipe is not None
-        os.makedirs(self.settings.cache_dir, mode=0o755, exist_ok=True)
-        cached = os.path.join(self.settings.cache_dir, self.volume)
-        with part_file(cached) as built:
-            if not os.path.exists(cached):
-                try:
-                    with _room("build image {0}".format(self.image.name), cached):
-                        _image_build.build(self.image.recipe, built.name, self.settings.mirror)
-                    # qemu-img has replaced the content of the file, not the file: the lock is still on it.
-                    publish(built, cached)
-                finally:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(built.name)
-            else:
-                os.unlink(built.name)
-        self._take(cached, part)
+        self._take(_image_build.cached(self.image, self.settings.cache_dir, self.settings.mirror), part)
 
     def _from_path(self, part: BinaryIO) -> None:
         source = self._source_file()
@@ -227,7 +149,7 @@ class Publisher:
         if self.image.checksum is None:
             part.truncate(0)  # nothing could tell whether the beginning belongs to the rest
         for again in (True, False):
-            with _room("download {0}".format(url), self.final):
+            with room("download {0}".format(url), self.final):
                 self.outcome = Download(url, part, self.settings.access).run()
             try:
                 self._compare(part, expected, url)
@@ -249,8 +171,8 @@ class Publisher:
         if header.format != self.image.format:
             self._convert(source, header.format)
             return
-        with _room("copy {0}".format(source), self.final):
-            _copy(source, part)
+        with room("copy {0}".format(source), self.final):
+            copy_sparse(source, part)
             publish(part, self.final)
 
     def _convert(self, source: str, kind: str) -> None:

@@ -16,6 +16,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecErr
 
 SOURCES = ("build", "url", "path")
 FORMATS = ("qcow2", "raw")
+DEFAULT_CACHE = "/var/cache/kvmfleet/images"
 SUITES = ("bookworm", "trixie")
 
 # Raise it whenever what _image_build.py writes into an image changes: it is part of the image's name.

@@ -187,8 +187,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access
-from ansible_collections.kvmfleet.core.plugins.module_utils._image_publish import DEFAULT_CACHE, Publisher, Settings
-from ansible_collections.kvmfleet.core.plugins.module_utils._images import image_from_entry
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_publish import Publisher, Settings
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import DEFAULT_CACHE, image_from_entry
 
 
 def main() -> None:
