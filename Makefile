@@ -109,4 +109,5 @@ test-long: packages-test venv  ## The long sweeps
 	KVMFLEET_LONG=1 scripts/with-libvirtd.sh pytest tests/unit tests/integration
 
 bench: packages-test packages-bench venv  ## Figures against their peers, in .bench/results.json
+	pip install --quiet --requirement requirements/bench.txt
 	scripts/with-libvirtd.sh python tests/bench/run.py

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Set, Tuple
+from typing import IO, Dict, List, NamedTuple, Set, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".ansible" / "logs"
@@ -66,17 +66,19 @@ class Runner:
 
     def __init__(self, stages: List[Stage]) -> None:
         self.waiting = list(stages)
-        self.running: Dict[str, Tuple[subprocess.Popen[bytes], float]] = {}
+        self.running: Dict[str, Tuple[subprocess.Popen[bytes], IO[str], float]] = {}
         self.done: Dict[str, Outcome] = {}
         self.skipped: List[str] = []
         self.selector = selectors.DefaultSelector()
 
     def start(self, stage: Stage) -> None:
         """Start a stage; that its pidfd becomes readable says that it is over."""
-        with open(LOGS / (stage.target + ".log"), "wb") as log:
-            process = subprocess.Popen(["make", "--no-print-directory", stage.target], cwd=ROOT, stdin=subprocess.DEVNULL,
-                                       stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        self.running[stage.target] = (process, time.monotonic())
+        path = LOGS / (stage.target + ".log")
+        path.unlink(missing_ok=True)  # another run of us may still be writing to its own
+        log = open(path, "w+", encoding="utf-8", errors="replace")  # closed in finish()
+        process = subprocess.Popen(["make", "--no-print-directory", stage.target], cwd=ROOT, stdin=subprocess.DEVNULL,
+                                   stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        self.running[stage.target] = (process, log, time.monotonic())
         self.selector.register(os.pidfd_open(process.pid), selectors.EVENT_READ, stage.target)
 
     def startable(self) -> List[Stage]:
@@ -93,9 +95,11 @@ class Runner:
 
     def finish(self, target: str) -> None:
         """Note how a stage ended and tell of it."""
-        process, started = self.running.pop(target)
+        process, log, started = self.running.pop(target)
         returncode = process.wait()
-        text = (LOGS / (target + ".log")).read_text(encoding="utf-8", errors="replace")
+        with log:
+            log.seek(0)
+            text = log.read()
         closings = [match.group(0) for match in CLOSING.finditer(text)]
         counts = [(int(number), kind) for line in closings for number, kind in COUNT.findall(line)]
         outcome = Outcome(returncode, time.monotonic() - started,
@@ -125,7 +129,7 @@ class Runner:
     def stop(self) -> None:
         """End what still runs: pytest undoes what its fixtures made on an interrupt, not on a termination."""
         for number, patience in ((signal.SIGINT, 90), (signal.SIGTERM, 10), (signal.SIGKILL, 10)):
-            alive = [process for process, _started in self.running.values() if process.poll() is None]
+            alive = [process for process, _log, _started in self.running.values() if process.poll() is None]
             for process in alive:
                 os.killpg(process.pid, number)
             deadline = time.monotonic() + patience
