@@ -165,11 +165,11 @@ def test_by_fqcn_with_strings_for_everything(playbooks, place):
 def test_power(playbooks, place, stopped):
     name = place.name("power")
     playbooks.does("create_vm", vm_name=name, vm_count="2", **stopped)
-    for action, state in (("start", "running"), ("pause", "paused"), ("resume", "running"), ("reset", "running"), ("force-off", "stopped")):
-        foretold = playbooks.does("power_vm", "--check", vm_name=name + "-1", vm_action=action)
+    foretold = playbooks.does("power_vm", "--check", vm_name=name + "-1", vm_action="start")
+    assert (foretold.changed, place.domain("power-1").isActive()) == (1, 0) and "would start" in foretold.output
+    for action, state in (("start", "running"), ("pause", "paused"), ("force-off", "stopped")):
         run = playbooks.does("power_vm", vm_name=name + "-1", vm_action=action)
-        assert run.vms[name + "-1"]["state"] == state
-        assert (foretold.changed, run.changed) == (1, 1)
+        assert (run.changed, run.vms[name + "-1"]["state"]) == (1, state)
     run = playbooks.does("power_vm", vm_name=name + "-*", vm_action="start")
     assert [vm["state"] for vm in run.vms.values()] == ["running", "running"]
     assert playbooks.does("power_vm", vm_name=name, vm_count="2", vm_action="start").changed == 0
@@ -238,14 +238,11 @@ def test_secrets_are_in_the_seed_and_nowhere_else(playbooks, place, stopped):
 
 @pytest.mark.parametrize("given, parts", [
     pytest.param({"vm_memroy": "1GiB"}, ["vm_memroy", "vm_memory"], id="mistyped variable"),
-    pytest.param({"vm_image": "debian:21"}, ["vm_image", "debian:12"], id="unknown image"),
-    pytest.param({"vm_disk": "4MiB"}, ["vm_disk", "16MiB"], id="image too big"),
     pytest.param({"vm_memory": "100TiB"}, ["vm_memory", "MiB of memory"], id="memory above host"),
     pytest.param({"vm_vcpus": "4000"}, ["vm_vcpus"], id="vcpus above host"),
     pytest.param({"vm_disk": "900TiB"}, ["vm_disk", "available"], id="disk above pool"),
     pytest.param({"vm_network": "lost", "vm_state": "running"}, ["kfit-no-such-net"], id="network gone from the host"),
     pytest.param({"vm_storage_class": "gone"}, ["kfit-no-such-pool"], id="pool gone from the host"),
-    pytest.param({"vm_name": "web_1"}, ["vm_name", "RFC 1123"], id="bad name"),
 ])
 def test_bad_input_is_one_message_and_touches_nothing(playbooks, place, stopped, given, parts):
     message = playbooks.refuses("create_vm", **dict(stopped, **dict({"vm_name": place.name("bad")}, **given)))
