@@ -95,8 +95,8 @@ packaging: packages-test venv  ## The tarball installed and run in an empty virt
 docs: venv  ## The reference of all plugins, in docs/_build/html
 	scripts/docs.sh
 
-test-image: packages-test venv-2.18
-	PATH=$(VENV)-2.18/bin:$$PATH scripts/with-libvirtd.sh scripts/test-image.sh
+test-image: packages-image
+	scripts/build-image.sh
 
 integration: packages-test venv  ## Everything against a real libvirtd
 	scripts/with-libvirtd.sh pytest tests/integration

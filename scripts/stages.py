@@ -33,14 +33,13 @@ class Stage(NamedTuple):
 CHECK = [Stage("mypy"), Stage("unit"), Stage("ruff"), Stage("vermin"), Stage("shellcheck")]
 TEST = [
     Stage("packages-test"),
-    Stage("venv-2.18", ("packages-test",)),
     Stage("venv", ("packages-test",)),
-    Stage("test-image", ("venv-2.18",)),
+    Stage("test-image", ("packages-test",)),
     Stage("integration", ("venv", "test-image")),
     Stage("sanity", ("venv",)),
     Stage("units", ("venv",)),
     Stage("units-2.17", ("venv",)),
-    Stage("units-2.18", ("venv", "venv-2.18")),
+    Stage("units-2.18", ("venv",)),
     Stage("lint", ("venv",)),
     Stage("packaging", ("venv",)),
     Stage("docs", ("venv",)),
