@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 "$here/link.sh"
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
-    as_root=(sudo --preserve-env=KVMFLEET_CACHE,KVMFLEET_MIRROR,http_proxy,https_proxy,no_proxy)
+    as_root=(sudo "--preserve-env=KVMFLEET_CACHE,KVMFLEET_MIRROR,http_proxy,https_proxy,no_proxy")
 fi
 # Python's byte code of a checkout that belongs to somebody else is not root's to write
 exec "${as_root[@]}" env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$here/build_image.py" "$@"
