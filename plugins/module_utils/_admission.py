@@ -116,9 +116,10 @@ def check_room(conn: Any, records: Sequence[DomainRecord], policy: Policy, pools
         for key, wanted, divide, unit in checks:
             have = resources[key]
             if wanted > max(0, have.available) and wanted > 0:
-                raise SpecError(names[key], _count(wanted, divide), "{0} would take {1} {2}, and this host has {3} available (({4} - {5} reserved) x {6:g} - {7} "
-                                "allocated)".format(who, _count(wanted, divide), unit, _count(have.available, divide), _count(have.total, divide),
-                                                    _count(have.reserved, divide), have.ratio, _count(have.allocated, divide)),
+                raise SpecError(names[key], _count(wanted, divide) if divide > 1 else human_size(wanted << 20), "{0} would take {1} {2}, and this host has {3} available "
+                                "(({4} - {5} reserved) x {6:g} - {7} allocated)".format(
+                                    who, _count(wanted, divide), unit, _count(have.available, divide), _count(have.total, divide),
+                                    _count(have.reserved, divide), have.ratio, _count(have.allocated, divide)),
                                 "Ask for less, free room, or use another host", "no_capacity")
     wanted_pools: Dict[str, int] = {}
     for demand in demands:

@@ -121,8 +121,6 @@ class Converger:
         outcomes = self._plan(specs, together=self.options.check)
         changed = [o.name for o in outcomes if o.plan and o.plan.changed]
         if self.options.check or not changed or self._refused(outcomes):
-            for outcome in outcomes:
-                outcome.carried_out = self.options.check and not outcome.error and not self._refused(outcomes)
             return self.described(outcomes)
         with _admission.vm_locks(self.host.uri, changed, self.options.lock_timeout_s):
             return self.run_locked(specs)
@@ -423,7 +421,7 @@ class Converger:
         if plan.record is None:
             return
         domain = plan.record.handle
-        if not domain.isPersistent():
+        if not plan.record.persistent:
             # Undefined by someone while it ran. Without a definition, the list of its volumes would go with its process.
             domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.record.root), 0)
         volumes = doomed(plan.record, plan.spec)
@@ -437,7 +435,9 @@ class Converger:
         self.host.domains.pop(plan.spec.name, None)
 
     def described(self, outcomes: List[Outcome]) -> List[Outcome]:
+        refused = self._refused(outcomes)
         for outcome in outcomes:
+            outcome.carried_out = outcome.carried_out or (self.options.check and not outcome.error and not refused)
             outcome.record = self.host.domains.get(outcome.name)
             if outcome.plan and not self.options.check and outcome.record is not None and outcome.record.active and outcome.plan.kind == "update":
                 live = observe(ET.fromstring(outcome.record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)))
@@ -475,11 +475,10 @@ def _foretold(plan: VmPlan, shown: Optional[Dict[str, Any]]) -> Optional[Dict[st
     """What a real run would show in place of what there is."""
     if plan.kind == "delete" or plan.root is None:
         return None if plan.kind == "delete" else shown
+    phase = "pending" if plan.kind == "create" and plan.metadata is not None and plan.metadata.phase == "pending" else "ready"
     state = plan.after.get("state", shown["state"] if shown and shown["state"] not in _power.PHASE_STATES else "stopped")
-    foretold = _vm_result.describe(observe(plan.root), None, state)
-    if shown is not None and not plan.made:
-        return dict(foretold, phase="ready", console=shown["console"])
-    return dict(foretold, phase="ready", uuid=None)
+    foretold = dict(_vm_result.describe(observe(plan.root), None, state if phase == "ready" else phase), phase=phase)
+    return dict(foretold, uuid=None) if plan.made else dict(foretold, console=shown["console"]) if shown else foretold
 
 
 def result_of(outcome: Outcome, check: bool = False) -> Dict[str, Any]:

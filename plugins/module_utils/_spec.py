@@ -590,6 +590,8 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
         spec.graphics = GraphicsSpec(type=one_of("graphics.type", graphics.get("type") or "none", ("none", "vnc", "spice")),
                                      listen=check_address("graphics.listen", graphics.get("listen") or "127.0.0.1"), password=graphics.get("password"),
                                      port=None if graphics.get("port") is None else parse_int("graphics.port", graphics["port"], 5900, 65535))
+        if spec.graphics.type == "vnc" and len(spec.graphics.password or "") > 8:
+            raise SpecError("graphics.password", None, "is longer than the 8 characters that VNC knows", "Shorten it, or use type: spice")
     if state == "absent":
         sized = [k for k in ("vcpus", "memory", "disks", "nics", "seed") if params.get(k)]
         if sized:

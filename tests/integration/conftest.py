@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -236,7 +237,9 @@ def _promise(result, guest):
     keys += ["restart_required"] if guest else []
     items = [{key: item.get(key) for key in keys} for item in _items(result)]
     for item in items:
-        item["disks"] = sorted(item.get("disks") or [], key=lambda disk: disk["name"])  # libvirt orders them by bus
+        # The names of volumes hold the UUID, which is made up for a new VM
+        item["disks"] = [{k: re.sub("-[0-9a-f]{8}[.]", "-UUID.", v) if isinstance(v, str) else v for k, v in disk.items()} for disk in item.get("disks") or []]
+        item["disks"] = sorted(item["disks"], key=lambda disk: disk["name"])  # libvirt orders them by bus
         item["nics"] = [dict(nic, target=None) for nic in item.get("nics") or []]  # the tap device is made at the start
     return {"changed": result["changed"], "diff": result.get("diff"), "items": items}
 
