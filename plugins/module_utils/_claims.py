@@ -10,7 +10,7 @@ from typing import List, Optional, Sequence
 from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
-from ansible_collections.kvmfleet.core.plugins.module_utils._converge import Converger, Options, Outcome, write_metadata
+from ansible_collections.kvmfleet.core.plugins.module_utils._converge import Converger, Options, Outcome, undefine, write_metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import VmSpec, check_batch
 from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import make_plan
@@ -20,8 +20,8 @@ class Claims:
     """Claims under one ticket on one host: the random value of a run, the same for all its VMs."""
 
     def __init__(self, host: Host, options: Options, ticket: str) -> None:
-        self.host, self.options, self.ticket = host, options, ticket
-        self.converger = Converger(host, options)
+        self.host, self.options, self.ticket = host, dataclasses.replace(options, ticket=ticket), ticket
+        self.converger = Converger(host, self.options)
 
     def run(self, step: str, specs: Sequence[VmSpec]) -> List[Outcome]:
         """Carry out C(claim), C(build) or C(withdraw) for the VMs."""
@@ -31,45 +31,44 @@ class Claims:
     def _mine(self, record: Optional[DomainRecord]) -> bool:
         return record is not None and record.metadata is not None and record.metadata.ticket == self.ticket
 
+    def _phase(self, name: str) -> Optional[str]:
+        record = self.host.domains.get(name)
+        return record.metadata.phase if record is not None and record.metadata is not None else None
+
     def claim(self, specs: Sequence[VmSpec]) -> List[Outcome]:
         """Under the host's lock: remove stale claims, count, and define what is new in phase C(pending). VMs that exist are left as they are."""
-        converger = self.converger
-        with _admission.host_lock(self.host.uri):
+        self.host.look()
+        half_deleted = [s.name for s in specs if self._phase(s.name) == "deleting"]
+        with _admission.vm_locks(self.host.uri, half_deleted, self.options.lock_timeout_s), _admission.host_lock(self.host.uri):
             self.host.look()
             if not self.options.check:
                 for stale in _admission.stale_claims(list(self.host.domains.values()), self.options.claim_ttl_s):
-                    stale.handle.undefine()
+                    undefine(stale.handle)
                     del self.host.domains[stale.name]
                 self.host.look()
-            outcomes = []
-            fresh = []
-            for spec in specs:
-                record = self.host.domains.get(spec.name)
-                if record is not None and record.metadata is not None and record.metadata.phase == "pending" and not self._mine(record):
-                    outcome = Outcome(spec.name, error=FleetError("VM {0} is claimed by another run; wait for it to end".format(spec.name), "name_in_use"))
-                elif record is not None and not self._mine(record):
-                    outcome = converger.plan_one(spec)  # its growth is counted with the new ones
-                else:
-                    outcome = converger.plan_one(spec)
-                    fresh.append(outcome)
-                outcomes.append(outcome)
-            converger.check_together(outcomes)
-            if self.options.check or (self.options.atomic and any(o.error for o in outcomes)):
-                return outcomes
-            for outcome in fresh:
-                if outcome.plan and outcome.plan.kind == "create" and outcome.plan.metadata and not outcome.error:
+            outcomes = [self.converger.plan_one(spec) for spec in specs]
+            for outcome in outcomes:
+                if self._phase(outcome.name) == "deleting" and outcome.name not in half_deleted and not outcome.error:
+                    outcome.error = FleetError("VM {0} is being deleted by another run; try again when that has ended".format(outcome.name), "busy")
+            self.converger.check_together(outcomes)  # the growth of those that exist is counted with the new ones
+            fresh = [o for o in outcomes if o.plan and o.plan.kind == "create"]
+            for outcome in outcomes:
+                if outcome.plan and outcome.plan.metadata and outcome in fresh:
                     outcome.plan.metadata.phase, outcome.plan.metadata.ticket = "pending", self.ticket
                     outcome.plan.metadata.claimed = _metadata.utc_now()
                     outcome.plan.actions = ["claim room: define the domain as pending"]
-            converger.book([o for o in fresh if o.plan and o.plan.kind == "create" and not o.error])
+                elif outcome.plan:
+                    outcome.plan.actions = []
+            if self.options.check or (self.options.atomic and any(o.error for o in outcomes)):
+                return self.converger.described(outcomes)
+            for outcome in fresh:
+                self.converger.delete_predecessor(outcome)
+            self.converger.book([o for o in fresh if not o.error])
             if self.options.atomic and any(o.error for o in outcomes):
-                converger.undo_all(outcomes)
-        for outcome in outcomes:
-            if outcome in fresh:
-                self.host.look_at(outcome.name)
-            elif outcome.plan and not outcome.error:
-                outcome.plan.actions = []
-        return converger.described(outcomes)
+                self.converger.undo_all(outcomes)
+        for outcome in fresh:
+            self.host.look_at(outcome.name)
+        return self.converger.described(outcomes)
 
     def commit(self, names: Sequence[str]) -> List[str]:
         """The compare-and-set: my pending claims become C(building); returns the names of those that are no longer there."""
@@ -90,7 +89,8 @@ class Claims:
     def build(self, specs: Sequence[VmSpec]) -> List[Outcome]:
         """Commit, then make the VMs complete; those that existed before are converged as by step C(all)."""
         self.host.look()
-        claimed = [s.name for s in specs if (lambda r: r is None or (r.metadata is not None and r.metadata.phase == "pending"))(self.host.domains.get(s.name))]
+        # What is not there, or is going, was claimed and lost.
+        claimed = [s.name for s in specs if s.name not in self.host.domains or self._phase(s.name) in ("pending", "deleting")]
         if self.options.check:
             return self.converger.run(specs)
         with _admission.vm_locks(self.host.uri, [s.name for s in specs], self.options.lock_timeout_s):
@@ -108,7 +108,7 @@ class Claims:
             for spec in specs:
                 record = self.host.domains.get(spec.name)
                 outcome = Outcome(spec.name)
-                if self._mine(record) and record is not None and record.metadata is not None and record.metadata.phase in ("pending", "building"):
+                if self._mine(record) and record is not None and record.metadata is not None and record.metadata.phase != "ready":
                     outcome.plan = make_plan(self.host, VmSpec(spec.name, state="absent"))
                     if not self.options.check:
                         self.converger.delete(outcome)

@@ -33,7 +33,7 @@ _WORKERS = 16
 
 # Numbers of virDomainState and its reasons, which are libvirt's stable ABI: this table also works on what bulk statistics return.
 _RUNNING, _BLOCKED, _PAUSED, _SHUTDOWN, _SHUTOFF, _CRASHED, _PMSUSPENDED = 1, 2, 3, 4, 5, 6, 7
-_PAUSED_SHUTTING_DOWN, _PAUSED_CRASHED, _SHUTOFF_CRASHED = 8, 10, 3
+_PAUSED_SHUTTING_DOWN, _PAUSED_CRASHED, _PAUSED_STARTING_UP, _SHUTOFF_CRASHED = 8, 10, 11, 3
 _STATES = {_RUNNING: "running", _BLOCKED: "running", _PAUSED: "paused", _SHUTDOWN: "stopping", _SHUTOFF: "stopped", _CRASHED: "crashed",
            _PMSUSPENDED: "paused"}
 _REASONS = {(_PAUSED, _PAUSED_SHUTTING_DOWN): "stopping", (_PAUSED, _PAUSED_CRASHED): "crashed", (_SHUTOFF, _SHUTOFF_CRASHED): "crashed"}
@@ -63,6 +63,16 @@ def state_of(domain: libvirt.virDomain, phase: Optional[str] = None) -> str:
     """The state of a domain; C(absent) where it has gone in the meantime, as transient domains do when they stop."""
     raw = _raw_state(domain)
     return "absent" if raw is None else state_name(raw[0], raw[1], phase)
+
+
+def settled_state(domain: libvirt.virDomain, timeout_s: float = 60) -> str:
+    """L(state_of), once libvirt has ended a start that it is carrying out, perhaps for a run that has died since: until then a domain looks paused."""
+    deadline = time.monotonic() + timeout_s
+    pause = _POLL_FIRST_S
+    while _raw_state(domain) == (_PAUSED, _PAUSED_STARTING_UP) and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(pause * 1.5, _POLL_MAX_S)
+    return state_of(domain)
 
 
 def _observe(domain: libvirt.virDomain) -> Tuple[str, bool]:

@@ -168,7 +168,8 @@ class _Planner:
             self.state = _power.settled_state(record.handle) if record.active else "stopped"
             self.plan.finish = self.meta.phase in ("pending", "building")
             if spec.uuid and spec.uuid != record.uuid:
-                raise SpecError("uuid", spec.uuid, "the VM exists and has UUID {0}, which never changes".format(record.uuid), "Leave uuid out, or use another name",
+                raise SpecError("uuid", spec.uuid, "the VM exists and has UUID {0}, which never changes".format(record.uuid),
+                                "Leave uuid out, or use another name",
                                 "uuid_in_use")
 
     def build(self) -> VmPlan:
@@ -196,7 +197,8 @@ class _Planner:
         limit = total_vcpus * self.host.policy.ratios["vcpus"]
         for option, count in (("vcpus", self.spec.vcpus), ("max_vcpus", self.spec.max_vcpus)):
             if count is not None and count > limit:
-                raise SpecError(option, count, "this host gives out at most {0:g} vcpus ({1} x {2:g})".format(limit, total_vcpus, self.host.policy.ratios["vcpus"]),
+                raise SpecError(option, count,
+                                "this host gives out at most {0:g} vcpus ({1} x {2:g})".format(limit, total_vcpus, self.host.policy.ratios["vcpus"]),
                                 "Ask for fewer, or use a larger host", "no_capacity")
 
     def _identity(self) -> None:
@@ -205,7 +207,8 @@ class _Planner:
             value = getattr(self.spec, key)
             if value is not None:
                 if key in ("group", "namespace") and self.record and self.record.metadata and getattr(self.meta, key) not in (None, value):
-                    raise SpecError(key, value, "the VM belongs to {0} {1!r}".format(key, getattr(self.meta, key)), "A VM does not move; make a new one", "not_ours")
+                    raise SpecError(key, value, "the VM belongs to {0} {1!r}".format(key, getattr(self.meta, key)),
+                                    "A VM does not move; make a new one", "not_ours")
                 setattr(self.meta, key, value)
         if self.spec.labels is not None:
             self.meta.labels = dict(self.spec.labels)
@@ -227,7 +230,8 @@ class _Planner:
         self.spec.nics = nics
         addresses = [a for nic in nics for a in nic.addresses]
         if addresses and self.spec.seed is None and self.meta.seed_hash is None:
-            raise SpecError("nics", addresses[0], "a static address reaches the guest by its cloud-init seed, and there is none", "Give a seed, or configure the guest yourself")
+            raise SpecError("nics", addresses[0], "a static address reaches the guest by its cloud-init seed, and there is none",
+                            "Give a seed, or configure the guest yourself")
         if addresses or any(n.addresses for n in nics) or self.record is None:
             self.meta.addresses = addresses
 
@@ -264,14 +268,16 @@ class _Planner:
         if not pool_name:
             raise SpecError(option + ".pool", None, "no pool is given for disk {0!r}".format(disk.name), "Give the storage pool for it")
         if listed and disk.pool and disk.pool != listed.pool:
-            raise SpecError(option + ".pool", disk.pool, "disk {0!r} lies in pool {1}, and disks are not moved".format(disk.name, listed.pool), "Leave pool as it was")
+            raise SpecError(option + ".pool", disk.pool, "disk {0!r} lies in pool {1}, and disks are not moved".format(disk.name, listed.pool),
+                            "Leave pool as it was")
         pool = self.host.pools.get(pool_name, option + ".pool")
         kind = "block" if pool.block else "file"
         capacity = pool.capacity_of(listed.name) if listed else None
         if listed and capacity is not None and not self._may_be_torso(disk, listed, pool):
             xml_format = next((d.format for d in self.old.disks.values() if d.key == disk.name), None) if self.old else None
             if disk.format and xml_format and disk.format != xml_format:
-                raise SpecError(option + ".format", disk.format, "disk {0!r} is {1}, and formats are not converted".format(disk.name, xml_format), "Leave format as it was")
+                raise SpecError(option + ".format", disk.format, "disk {0!r} is {1}, and formats are not converted".format(disk.name, xml_format),
+                                "Leave format as it was")
             self.sources[disk.name] = DiskSource(kind, pool.path_of(listed.name), xml_format or disk.format or "qcow2")
             job = _volume_job.plan_existing(pool, listed.name, disk.name, disk.size, capacity, option + ".")
             if job:
@@ -441,7 +447,8 @@ def _copy_metadata(meta: VmMetadata) -> VmMetadata:
 
 def _facts(vm: ObservedVm) -> Dict[str, Any]:
     """A new VM in a diff: what was decided for it, without what is made up at random."""
-    facts: Dict[str, Any] = {k: getattr(vm, k) for k in ("vcpus", "max_vcpus", "memory_mib", "max_memory_mib", "machine", "arch", "virt_type", "firmware", "boot")}
+    options = ("vcpus", "max_vcpus", "memory_mib", "max_memory_mib", "machine", "arch", "virt_type", "firmware", "boot")
+    facts: Dict[str, Any] = {option: getattr(vm, option) for option in options}
     facts["nics"] = ["{0} {1}, {2}".format(n.type, n.source, n.mac) for n in vm.nics.values()]
     facts["metadata"] = _metadata.summary(vm.metadata) if vm.metadata else None
     return facts
@@ -451,7 +458,7 @@ def _plan_delete(host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> Vm
     plan = VmPlan(spec, "delete", record)
     if record is None:
         return plan
-    if not record.persistent:
+    if record.metadata is None and not record.persistent:
         raise SpecError("name", spec.name, "is a transient domain, which is not ours", "Stop it by the tool that made it", "not_ours")
     if spec.group and (record.metadata is None or record.metadata.group != spec.group):
         raise SpecError("group", spec.group, "VM {0} is not of this group".format(spec.name), "Name the group it belongs to, or another VM", "not_ours")
@@ -479,7 +486,8 @@ def doomed(record: DomainRecord, spec: VmSpec) -> List[VolumeRef]:
 def _refuse_fresh_claim(record: DomainRecord, meta: VmMetadata, claim_ttl_s: float) -> None:
     age = _metadata.age_seconds(meta.claimed or "")
     if record.active or age <= claim_ttl_s:
-        raise FleetError("VM {0} was claimed by another run {1:.0f} s ago. Wait for that run to end; a claim that is older than claim_ttl ({2:g} s) is removed".format(
+        raise FleetError("VM {0} was claimed by another run {1:.0f} s ago. Wait for that run to end; a claim that is older than claim_ttl "
+                         "({2:g} s) is removed".format(
             record.name, age, claim_ttl_s), "name_in_use")
 
 
@@ -506,6 +514,7 @@ def make_plan(host: Host, spec: VmSpec, ticket: Optional[str] = None, claim_ttl_
             plan.actions.insert(0, "remove a stale claim" if stale else "finish the interrupted deletion of its predecessor")
             return plan
         if phase == "failed":
-            raise FleetError("VM {0} was left in phase failed: {1}. Delete it, then create it anew".format(spec.name, record.metadata.reason or "no reason noted"),
+            raise FleetError("VM {0} was left in phase failed: {1}. Delete it, then create it anew".format(
+                spec.name, record.metadata.reason or "no reason noted"),
                              "failed_vm")
     return _Planner(host, spec, record).build()

@@ -22,7 +22,10 @@ except ImportError:  # reported by _connection.require_libvirt
 
 @dataclass
 class VolumeJob:
-    """What is to be done to one volume. Sizes in bytes; C(verb) is create or grow."""
+    """What is to be done to one volume. Sizes in bytes; C(verb) is create or grow.
+
+    C(redo): a volume of that name may be there already, left unfinished by an interrupted run, and has to go first.
+    """
 
     verb: str
     disk: str
@@ -33,6 +36,7 @@ class VolumeJob:
     image: Optional[Volume] = None
     clone: str = "overlay"
     old_size: int = 0
+    redo: bool = False
 
     @property
     def sentence(self) -> str:
@@ -84,13 +88,10 @@ def plan_existing(pool: Pool, name: str, disk: str, size: Optional[int], capacit
     return VolumeJob("grow", disk, pool, name, size, old_size=capacity)
 
 
-def apply(job: VolumeJob, conn: libvirt.virConnect, redo: bool = False) -> None:
-    """Carry out a job. Raises FleetError; a failed creation leaves nothing behind.
-
-    :param redo: a volume of that name may be a torso of an interrupted full copy: remove it first
-    """
+def apply(job: VolumeJob, conn: libvirt.virConnect) -> None:
+    """Carry out a job. Raises FleetError; a failed creation leaves nothing behind."""
     if job.verb == "create":
-        if redo:
+        if job.redo:
             delete_patiently(job.pool, job.name)
         _volumes.create(job.pool, job.name, job.size, job.format, job.image, job.clone)
         return
@@ -118,7 +119,11 @@ def delete_patiently(pool: Pool, name: str, timeout_s: float = 60.0) -> bool:
         try:
             handle = pool.lookup(name)
             if handle is None and os.path.lexists(pool.path_of(name)):
-                handle = pool.lookup(name, refresh=True)
+                pool.refresh()
+                handle = pool.lookup(name)
+                if handle is None and os.path.lexists(pool.path_of(name)):
+                    raise FleetError("Deleting volume {0} in pool {1} failed: libvirt does not take what lies at {2} for a volume. Look at it, and "
+                                     "remove it".format(name, pool.name, pool.path_of(name)), "volume_failed")
             if handle is None:
                 return False
             handle.delete()

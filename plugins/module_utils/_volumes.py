@@ -4,8 +4,10 @@
 """Storage pools and volumes: look up, create, grow, delete, and who uses what."""
 from __future__ import annotations
 
+import json
 import os
 import re
+import struct
 import threading
 import time
 import xml.etree.ElementTree as ET
@@ -129,9 +131,29 @@ class Pool:
             raise
 
     def free_bytes(self) -> int:
-        """Bytes that are really free, as the pool was last looked at; looked at anew."""
+        """Bytes that are really free now. Of a directory the file system tells, without waiting for copies that are being made in the pool."""
+        if self.type in _FILE_POOLS and os.path.isdir(self.target):
+            system = os.statvfs(self.target)
+            return system.f_bavail * system.f_frsize
         self.refresh()
         return self.handle.info()[3]
+
+    def unknown_files(self) -> bool:
+        """Whether files lie in a directory pool that libvirt has not seen yet."""
+        if self.type not in _FILE_POOLS or not os.path.isdir(self.target):
+            return False
+        known = {handle.name() for handle in self.handle.listAllVolumes()}
+        return any(name not in known and not name.startswith(".") and os.path.isfile(os.path.join(self.target, name)) for name in os.listdir(self.target))
+
+    def refresh_if_possible(self) -> None:
+        """L(refresh); but where a copy is being made in the pool, waits for it only if there are files that libvirt does not know."""
+        try:
+            self.refresh(timeout_s=0)
+        except FleetError as exc:
+            if exc.code != "pool_busy":
+                raise
+            if self.unknown_files():
+                self.refresh()
 
 
 def describe(pool: str, handle: libvirt.virStorageVol) -> Volume:
@@ -272,21 +294,59 @@ def usage(conn: libvirt.virConnect, known: Optional[Dict[str, List[ET.Element]]]
     :param known: the XML of all domains by name, where it has been read already
     """
     domains: Dict[str, List[str]] = {}
-    pools: Dict[str, Pool] = {}
+    targets = {handle.name(): ET.fromstring(handle.XMLDesc()).findtext("target/path") or ""
+               for handle in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)}
     if known is None:
         known = {domain.name(): definitions(domain) for domain in conn.listAllDomains()}
     for name, roots in known.items():
         for root in roots:
             paths = disk_paths(root)
             for source in root.iterfind("devices/disk/source"):
-                if source.get("pool"):
-                    if source.get("pool") not in pools:
-                        pools[source.get("pool", "")] = Pool(conn, source.get("pool", ""))
-                    paths.add(pools[source.get("pool", "")].path_of(source.get("volume", "")))
-            for path in paths:
+                if source.get("pool") in targets:  # what lies in an inactive pool is not to be deleted anyway
+                    paths.add(os.path.join(targets[source.get("pool", "")], source.get("volume", "")))
+            outside = [path for path in paths if os.path.dirname(path) not in targets.values()]
+            for path in list(paths) + [below for path in outside for below in backing_chain(path)]:
                 domains.setdefault(os.path.realpath(path), []).append(name)
                 domains.setdefault(path, []).append(name)
     return Usage(domains, _overlays(conn))
+
+
+def backing_chain(path: str) -> List[str]:
+    """The files below a qcow2 image, as far as they can be read; libvirt tells them of running domains and of volumes only."""
+    chain: List[str] = []
+    while True:
+        below = _backing_of(path)
+        if below is None or below in chain:
+            return chain
+        chain.append(below)
+        path = below
+
+
+def _backing_of(path: str) -> Optional[str]:
+    try:
+        with open(path, "rb") as stream:
+            magic, _version, offset, length = struct.unpack(">4sIQI", stream.read(20).ljust(20, b"\0"))
+            if magic != b"QFI\xfb" or not offset or length > 4096:
+                return None
+            stream.seek(offset)
+            name = stream.read(length).decode("utf-8", "surrogateescape")
+    except OSError:
+        return None  # gone, a device without a medium, or not ours to read
+    return _backing_path(name, os.path.dirname(path))
+
+
+def _backing_path(name: str, folder: str) -> Optional[str]:
+    """The path that an image in C(folder) means by the name of its backing file."""
+    if name.startswith("json:"):
+        try:
+            options = json.loads(name[5:])
+        except ValueError:
+            return None
+        while isinstance(options, dict) and isinstance(options.get("file"), dict):
+            options = options["file"]
+        name = str(options.get("filename") or options.get("file.filename") or "") if isinstance(options, dict) else ""
+    name = name[5:] if name.startswith("file:") else name
+    return os.path.join(folder, name) if name else None
 
 
 def definitions(domain: libvirt.virDomain) -> List[ET.Element]:
@@ -306,7 +366,7 @@ def _overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
     overlays: Dict[str, List[str]] = {}
     for found in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
         pool = Pool(conn, found.name())
-        pool.refresh()
+        pool.refresh_if_possible()
         for handle in pool.handle.listAllVolumes():
             try:
                 backing = describe(pool.name, handle).backing
@@ -314,6 +374,7 @@ def _overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
                 if is_gone(exc):
                     continue
                 raise
+            backing = _backing_path(backing, pool.target) if backing else None
             if backing:
                 overlays.setdefault(os.path.realpath(backing), []).append(handle.name())
                 overlays.setdefault(backing, []).append(handle.name())
