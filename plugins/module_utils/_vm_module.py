@@ -4,7 +4,7 @@
 """What vm_set and vm_domain share: parameters in, the converge engine, results out."""
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -38,12 +38,11 @@ def _converge(module: AnsibleModule, conn: Any, items: Sequence[Mapping[str, Any
     return Claims(host, options, params["ticket"]).run(step, specs)
 
 
-def run(module: AnsibleModule, items: Sequence[Mapping[str, Any]], prefix: str) -> None:
-    """The whole of vm_set."""
+def _run(module: AnsibleModule, items: Sequence[Mapping[str, Any]], prefix: str, shape: Callable[[List[Dict[str, Any]]], Dict[str, Any]]) -> None:
     def work(conn: Any) -> Dict[str, Any]:
         outcomes = _converge(module, conn, items, prefix)
         vms = [result_of(outcome, module.check_mode) for outcome in outcomes]
-        result: Dict[str, Any] = {"changed": any(vm["changed"] for vm in vms), "vms": vms}
+        result: Dict[str, Any] = dict(shape(vms), changed=any(vm["changed"] for vm in vms))
         if module._diff:
             result["diff"] = diff_of(outcomes)
         error = failure(outcomes)
@@ -51,18 +50,13 @@ def run(module: AnsibleModule, items: Sequence[Mapping[str, Any]], prefix: str) 
             fail_from(module, error, **result)
         return result
     run_module(module, work)
+
+
+def run(module: AnsibleModule, items: Sequence[Mapping[str, Any]], prefix: str) -> None:
+    """The whole of vm_set."""
+    _run(module, items, prefix, lambda vms: {"vms": vms})
 
 
 def run_one(module: AnsibleModule) -> None:
     """The whole of vm_domain."""
-    def work(conn: Any) -> Dict[str, Any]:
-        outcomes = _converge(module, conn, [module.params], "")
-        vm = result_of(outcomes[0], module.check_mode)
-        result: Dict[str, Any] = {"changed": vm["changed"], "vm": vm}
-        if module._diff:
-            result["diff"] = diff_of(outcomes)
-        error = failure(outcomes)
-        if error is not None:
-            fail_from(module, error, **result)
-        return result
-    run_module(module, work)
+    _run(module, [module.params], "", lambda vms: {"vm": vms[0]})
