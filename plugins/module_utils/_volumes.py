@@ -12,7 +12,7 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, error_code, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size
@@ -115,20 +115,23 @@ class Pool:
 
     def volume(self, name: str, refresh: bool = False) -> Optional[Volume]:
         """A volume with format and backing file, or None."""
-        handle = self.lookup(name, refresh)
-        return None if handle is None else describe(self.name, handle)
+        return self._ask(self.lookup(name, refresh), lambda handle: describe(self.name, handle))
 
     def capacity_of(self, name: str) -> Optional[int]:
         """Virtual size of a volume in bytes, or None where there is none: two calls, for looking at many."""
-        handle = self.lookup(name)
+        return self._ask(self.lookup(name), lambda handle: handle.info()[1])
+
+    def _ask(self, handle: Optional[libvirt.virStorageVol], question: Callable[[libvirt.virStorageVol], Any]) -> Any:
+        """The answer, or None where the file was removed behind libvirt's back: then libvirt forgets the volume too, and its name is free."""
         if handle is None:
             return None
         try:
-            return handle.info()[1]
+            return question(handle)
         except libvirt.libvirtError as exc:
-            if is_gone(exc):
-                return None
-            raise
+            if not is_gone(exc):
+                raise
+        self.refresh()
+        return None
 
     def free_bytes(self) -> int:
         """Bytes that are really free now. Of a directory the file system tells, without waiting for copies that are being made in the pool."""

@@ -129,6 +129,7 @@ class Place:
     def snapshot(self):
         """All that a test's objects are, to see whether something was touched."""
         state = {}
+        self.handle.refresh()
         for domain in self.domains():
             flags = libvirt.VIR_DOMAIN_XML_SECURE
             state[domain.name()] = (domain.state(), domain.autostart(), domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_INACTIVE),
