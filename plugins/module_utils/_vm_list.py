@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from ansible_collections.kvmfleet.core.plugins.module_utils import _guest, _metadata, _power, _vm_result
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import observe
-from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import in_parallel
+from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import call_within, in_parallel
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, parse_int
 
 try:
@@ -22,6 +22,7 @@ except ImportError:
     pass  # run_module says so
 
 _WORKERS = 64
+_BLOCK_INFO_S = 3.0
 _GRACE_S = 15.0  # beyond the waits' own deadline, for a libvirtd that hangs
 
 
@@ -95,7 +96,9 @@ class _Volumes:
                 disk["pool"], disk["volume"] = disk["pool"] or found[0], disk["volume"] or found[1].name()
                 disk["size_bytes"] = disk["size_bytes"] or found[1].info()[1]
             elif disk["size_bytes"] is None:
-                disk["size_bytes"] = domain.blockInfo(disk["target"])[0]
+                # The only question here that goes to the QEMU process, which may hang.
+                known, answer = call_within(lambda: domain.blockInfo(disk["target"]), _BLOCK_INFO_S)
+                disk["size_bytes"] = answer[0] if known else None
         except libvirt.libvirtError:
             disk["size_bytes"] = None  # the file is not there, or not this host's to read: the VM is listed all the same
 

@@ -245,6 +245,15 @@ vms:
       type: list
       elements: dict
       returned: always
+    static_addresses:
+      description: The addresses of the VM's metadata, with prefix, whether it runs or not.
+      type: list
+      elements: str
+      returned: always
+    description:
+      description: Description of the domain.
+      type: str
+      returned: always
     address:
       description: The address to use, or null. After O(wait=ssh), the one that answered.
       type: str

@@ -19,8 +19,12 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmM
 from ansible_collections.kvmfleet.core.tests.integration.fake_nic import FakeNic
 from ansible_collections.kvmfleet.core.tests.integration.tiny_guests import IMAGES, URI, Guests, run_module
 
-SUBNET = ipaddress.ip_network("10.231.77.0/24")
-MAC, OTHER_MAC = "52:54:00:4b:46:01", "52:54:00:4b:46:02"
+# Of this process's own, so that two at once do not meet in the neighbour table.
+NUMBER = os.getpid() % 256
+SUBNET = ipaddress.ip_network("10.231.{0}.0/24".format(NUMBER))
+STATIC = str(SUBNET[9])
+MACS = ["52:54:00:4b:{0:02x}:{1:02x}".format(NUMBER, last) for last in range(4)]
+MAC, OTHER_MAC = MACS[:2]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +95,7 @@ def test_what_is_told_of_a_vm(guests, pool):
     """The whole of it for one VM, stopped and running."""
     path = os.path.join(IMAGES, pool.name(), "v1")
     meta = VmMetadata(group="blue", namespace="prod", set="web", index=2, image="debian:12", flavor="small", key_name="me", labels={"tier": "front"},
-                      addresses=["10.231.77.9/24"], volumes=[VolumeRef("vda", pool.name(), "v1", 3 << 20)])
+                      addresses=[STATIC + "/24"], volumes=[VolumeRef("vda", pool.name(), "v1", 3 << 20)])
     domain = guests.define("told", meta=meta, disks=[path], nics=[(MAC, "default")])
     domain.setAutostart(True)
     stopped = info(name=domain.name())["vms"][0]
@@ -99,9 +103,9 @@ def test_what_is_told_of_a_vm(guests, pool):
                 "autostart": True, "vcpus": 1, "max_vcpus": 1, "memory_mib": 64, "max_memory_mib": 64, "arch": "x86_64", "virt_type": "qemu",
                 "firmware": "bios", "group": "blue", "namespace": "prod", "set": "web", "index": 2, "image": "debian:12",
                 "flavor": "small", "key_name": "me", "labels": {"tier": "front"},
-                "address": "10.231.77.9", "failure": None}
+                "address": STATIC, "failure": None}
     assert {key: stopped[key] for key in expected} == expected
-    assert stopped["addresses"] == [{"address": "10.231.77.9", "prefix": 24, "family": "ipv4", "mac": None, "source": "static"}]
+    assert stopped["addresses"] == [{"address": STATIC, "prefix": 24, "family": "ipv4", "mac": None, "source": "static"}]
     disk = stopped["disks"][0]
     assert (disk["pool"], disk["volume"], disk["path"], disk["size_bytes"], disk["format"], disk["bus"], disk["target"]) == (
         pool.name(), "v1", path, 3 << 20, "raw", "virtio", "vda")
@@ -220,7 +224,7 @@ def test_a_static_address_has_to_show_life(guests, network, nic):
 
 def test_all_wait_at_once_and_each_that_fails_is_named(guests, network):
     """Three VMs without address cost one timeout; a stopped one does not wait at all."""
-    running = [guests.define("w{0}".format(i), "stubborn", nics=[("52:54:00:4b:47:0{0}".format(i), network.name())]) for i in range(3)]
+    running = [guests.define("w{0}".format(i), "stubborn", nics=[(MACS[i], network.name())]) for i in range(3)]
     for domain in running:
         domain.create()
     stopped = guests.define("stopped")
