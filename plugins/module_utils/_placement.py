@@ -210,7 +210,7 @@ class _Placement:
         else:
             scorer = spread(self.ledger)
         first = self.requests[self.units[0][0]].name
-        counters = {kind.counter: members(self.ledger, kind.counter) for kind in kinds if kind.counter}
+        counters = {key: members(self.ledger, key) for kind in kinds for key, _count, _limit in kind.counters}
         domains, spread_counts = self._domains(kinds)
         rotate = sum(len(host.vms) for host in self.hosts) % len(self.hosts) if self.strategy == "round_robin" and self.hosts else None
         return Search(self.ledger, kinds, unit_kind, scorer, [tie_break(first, host.name) for host in self.hosts], domains, counters,
@@ -225,7 +225,7 @@ class _Placement:
         counts: Dict[Tuple[str, ...], Dict[int, int]] = {}
         for kind in kinds:
             if kind.spread_key not in counts:
-                there = members(self.ledger, kind.spread_key) if kind.spread_key[0] != "batch" else {}
+                there = members(self.ledger, kind.spread_key) if len(kind.spread_key) > 1 else {}
                 counts[kind.spread_key] = {}
                 for at, count in there.items():
                     counts[kind.spread_key][domains[at]] = counts[kind.spread_key].get(domains[at], 0) + count
@@ -334,7 +334,7 @@ class _Placement:
                 if ask is None or self.hosts[at].name in all_of:
                     continue
                 refusal = capacity_refusal(self.hosts[at].name, self.ledger.layouts[at], self.start[at], ask)
-                if refusal is None and kind.limit:
+                if refusal is None and kind.counters:
                     refusal = self._limit_refusal(kind, at)
                 if refusal:
                     all_of[self.hosts[at].name] = refusal
@@ -343,11 +343,13 @@ class _Placement:
         return found
 
     def _limit_refusal(self, kind: Kind, at: int) -> Optional[Refusal]:
-        count = members(self.ledger, kind.counter).get(at, 0)
-        if count + len(kind.requests) <= kind.limit:
-            return None
-        return Refusal("max_per_host", "{0} has {1} VMs of {2} {3}, {4} at most".format(
-            self.hosts[at].name, count, kind.counter[0], kind.counter[-1] or "-", kind.limit))
+        for key, count, limit in kind.counters:
+            there = members(self.ledger, key).get(at, 0)
+            if there + count > limit:
+                whose = "set " + key[2] if key[2] else "group {0} without a set".format(key[0]) if key[0] else "no group and no set"
+                return Refusal("max_per_host", "{0} has {1} VMs of {2}; {3} more are beyond {4} per host".format(
+                    self.hosts[at].name, there, whose, count, limit))
+        return None
 
     def _report(self, search: Search) -> None:
         refusals = self._refusals(search.kinds)
@@ -429,14 +431,13 @@ def how_many(sizes: Sequence[Request], hosts: Sequence[HostCapacity], reserve_fa
         kinds, _unit_kind, refusals = make_kinds(ledger, neighbours, [(number,)])
         room, kind = Room(size.name), kinds[0]
         room.refusals = dict(refusals[0])
-        taken = members(ledger, kind.counter) if kind.limit else {}
         for at, host in enumerate(ordered):
             ask = kind.asks[at]
             count = 0 if ask is None else max(0, min(ledger.free[at][dimension] // amount for dimension, amount in ask if amount))
             if ask is not None and count:
                 count = count if ledger.fits(at, ask) else 0
-                if kind.limit:
-                    count = min(count, max(0, kind.limit - taken.get(at, 0)))
+                for key, _one, limit in kind.counters:
+                    count = min(count, max(0, limit - members(ledger, key).get(at, 0)))
                 if any(selector.matches(size.name, dict(size.labels)) for selector in size.anti_affinity):
                     count = min(count, 1)
             room.hosts[host.name] = count

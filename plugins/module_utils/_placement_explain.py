@@ -100,7 +100,7 @@ def no_host(kind: Kind, names: Sequence[str], ledger: Ledger, free: Sequence[Seq
         if others:
             parts.append("other hosts: " + _counted(others))
         return Refusal("no_capacity", "; ".join(part for part in parts if part))
-    if "max_per_host" in codes or kind.limit or kind.conflicts:
+    if "max_per_host" in codes or kind.counters or kind.conflicts:
         return Refusal("anti_affinity" if kind.conflicts else "max_per_host", "{0} x {1} asked ({2}); there is room, but not on enough "
                        "different hosts: {3} could take them".format(wanted, sizes_text(kind.requests), _names(names), len(kind.hosts)))
     together = "" if room < wanted else " of their own, but not together with the rest of the batch"

@@ -147,7 +147,7 @@ class Request:
     anti_affinity: Tuple[Selector, ...] = ()
     soft_affinity: Tuple[Selector, ...] = ()
     soft_anti_affinity: Tuple[Selector, ...] = ()
-    max_per_host: int = 0              # of its set (or, without a set, of its group); 0: any number
+    max_per_host: int = 0              # of its set (or, without one, of its group's VMs that are in none); 0: any number
     image: str = ""
     image_memory_mib: int = 0          # minimums of the image
     image_vcpus_milli: int = 0

@@ -9,7 +9,9 @@ from math import gcd
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 try:
-    import numpy
+    import numpy as _numpy
+
+    numpy: Any = _numpy
 except ImportError:   # the tables below are the same without it, number by number, only slower
     numpy = None
 

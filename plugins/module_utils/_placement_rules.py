@@ -4,33 +4,28 @@
 """Affinity, anti-affinity and limits per host: which VMs have to share a host, and which must not."""
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import host_refusal
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_ledger import Ask, Ledger, add
-from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Refusal, Request, Selector, Vm
+from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Refusal, Request, Selector
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_search import Kind
 
 Unit = Tuple[int, ...]   # VMs of the batch, by number, that go to one host
 
 
 def counter_key(request: Request) -> Tuple[str, ...]:
-    """Whose VMs C(max_per_host) and C(spread_by) count: the set's, or else the group's."""
-    return ("set", request.group, request.namespace, request.set) if request.set else ("group", request.group, request.namespace)
-
-
-def _same_counter(key: Tuple[str, ...], vm: Vm) -> bool:
-    if key[0] == "set":
-        return vm.set == key[3] and vm.group == key[1] and vm.namespace == key[2]
-    return vm.group == key[1] and vm.namespace == key[2]
+    """Whose VMs C(max_per_host) and C(spread_by) count: those of the same set, or else those of the same group that are in no set."""
+    return request.group, request.namespace, request.set
 
 
 def members(ledger: Ledger, key: Tuple[str, ...]) -> Dict[int, int]:
     """How many VMs of that set or group are on each host."""
     counts: Dict[int, int] = {}
     for at, host in enumerate(ledger.hosts):
-        count = sum(1 for vm in host.vms if _same_counter(key, vm))
+        count = sum(1 for vm in host.vms if (vm.group, vm.namespace, vm.set) == key)
         if count:
             counts[at] = count
     return counts
@@ -144,6 +139,7 @@ def make_kinds(ledger: Ledger, neighbours: Neighbours,
         unit_kind.append(kind)
     if selectors:
         _relate(kinds)
+    _limit(kinds)
     return kinds, unit_kind, refusals
 
 
@@ -173,9 +169,20 @@ def _make_kind(ledger: Ledger, neighbours: Neighbours, unit: Unit) -> Tuple[Kind
         asks.append(total)
         if softly:
             soft[at] = sum(neighbours.soft(request, at) for request in wanted)
-    limits = [request.max_per_host for request in wanted if request.max_per_host]
-    return Kind(tuple(wanted), asks, soft=soft, limit=min(limits) if limits else 0, counter=counter_key(wanted[0]) if limits else (),
-                spread_key=counter_key(wanted[0]) if wanted[0].set else ("batch",)), refused
+    return Kind(tuple(wanted), asks, soft=soft, spread_key=counter_key(wanted[0]) if wanted[0].set else ("batch",)), refused
+
+
+def _limit(kinds: Sequence[Kind]) -> None:
+    """A limit per host binds all VMs of the batch that it counts, whichever of them asks for it; the lowest one holds."""
+    limits: Dict[Tuple[str, ...], int] = {}
+    for kind in kinds:
+        for request in kind.requests:
+            if request.max_per_host:
+                key = counter_key(request)
+                limits[key] = min(request.max_per_host, limits.get(key, request.max_per_host))
+    for kind in kinds if limits else ():
+        counted = Counter(counter_key(request) for request in kind.requests)
+        kind.counters = tuple((key, count, limits[key]) for key, count in sorted(counted.items()) if key in limits)
 
 
 def _meet(selectors: Sequence[Selector], kind: Kind) -> bool:

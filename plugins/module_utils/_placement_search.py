@@ -28,8 +28,7 @@ class Kind:
     conflicts: FrozenSet[int] = frozenset()                     # kinds that may not share a host with this one
     soft_conflicts: FrozenSet[int] = frozenset()
     soft_friends: FrozenSet[int] = frozenset()                  # kinds it would like to share a host with
-    limit: int = 0                                              # most of one counter on a host
-    counter: Tuple[str, ...] = ()
+    counters: Tuple[Tuple[Tuple[str, ...], int, int], ...] = ()   # what counts it, how many of the unit, and the most on a host
     spread_key: Tuple[str, ...] = ()
 
     @property
@@ -54,7 +53,7 @@ class Search:
         self.place_of: List[Optional[int]] = [None] * len(self.unit_kind)
         self.scores: Dict[int, Tuple[int, int, Optional[int]]] = {}   # unit -> score, runner-up's host (-1: none), its score
         self.on_host: Dict[int, List[int]] = {}
-        self.ruled = any(kind.conflicts or kind.limit for kind in self.kinds)
+        self.ruled = any(kind.conflicts or kind.counters for kind in self.kinds)
         self.barred: Set[Tuple[int, int]] = set()   # (kind, host) that something outside of this search forbids
         self.softly = any(kind.soft or kind.soft_conflicts or kind.soft_friends for kind in self.kinds)
         self._versions = [0] * len(ledger.hosts)
@@ -70,8 +69,9 @@ class Search:
     def allowed(self, kind: int, host: int) -> bool:
         """Rules among the VMs of the batch."""
         this = self.kinds[kind]
-        if this.limit and self.counters.get(this.counter, {}).get(host, 0) + len(this.requests) > this.limit:
-            return False
+        for key, count, limit in this.counters:
+            if self.counters.get(key, {}).get(host, 0) + count > limit:
+                return False
         if this.conflicts:
             for unit in self.on_host.get(host, ()):
                 if self.unit_kind[unit] in this.conflicts:
@@ -100,9 +100,9 @@ class Search:
         return host
 
     def _count(self, kind: Kind, host: int, change: int) -> None:
-        if kind.counter:
-            counter = self.counters.setdefault(kind.counter, {})
-            counter[host] = counter.get(host, 0) + change
+        for key, count, _limit in kind.counters:
+            counter = self.counters.setdefault(key, {})
+            counter[host] = counter.get(host, 0) + (count if change > 0 else -count)
         if self.domains is not None:
             counts = self.spread_counts.setdefault(kind.spread_key, {})
             domain = self.domains[host]
