@@ -38,6 +38,7 @@ class Host:
         self._images: Dict[Tuple[str, Optional[str]], Volume] = {}
         self._networks: Optional[Dict[str, bool]] = None
         self._guests: Optional[Dict[str, List[str]]] = None
+        self._machines: Dict[str, List[str]] = {}
         self.macs: Dict[str, str] = {}
 
     def look(self) -> None:
@@ -71,6 +72,9 @@ class Host:
             self._guests = {}
             for arch in root.findall("guest/arch"):
                 self._guests.setdefault(arch.get("name", ""), []).extend(d.get("type", "") for d in arch.findall("domain"))
+                # Both an alias (q35) and what it stands for (pc-q35-7.2) will do
+                names = {m.text or "" for m in arch.iter("machine")} | {m.get("canonical") or "" for m in arch.iter("machine")}
+                self._machines.setdefault(arch.get("name", ""), []).extend(sorted(names - {""}))
         return self._guests
 
     def virt_type(self, spec: VmSpec) -> str:
@@ -88,6 +92,14 @@ class Host:
             raise SpecError("virt_type", wanted, "libvirt does not offer it for {0} on this host".format(arch),
                             "It offers {0}; kvm needs /dev/kvm".format(", ".join(sorted(set(offered)))), "unsupported")
         return str(wanted)
+
+    def check_machine(self, machine: str, arch: str) -> None:
+        """Raises SpecError where this host has no such machine type."""
+        self._archs()
+        if machine not in self._machines.get(arch, [machine]):
+            raise SpecError("machine", machine, "this host has no such machine type for {0} guests".format(arch),
+                            "Leave it out, or use one of its types, such as {0}".format(", ".join(m for m in self._machines[arch] if "-" not in m) or "q35"),
+                            "unsupported")
 
     def check_nic(self, nic: NicSpec, option: str, will_run: bool) -> None:
         """Raises SpecError where what a NIC is to be attached to does not exist here."""

@@ -22,6 +22,7 @@ _SIZE = re.compile(r"^\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*$")
 _LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 _MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 _LABEL_KEY = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?\Z")
+_SERIAL = re.compile(r"^[A-Za-z0-9_.+ -]{1,36}\Z")  # libvirt's own schema; guests see 20 characters of a virtio disk's
 _VOLUME_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._:+@-]{0,199}\Z")
 
 POWER_STATES = ("present", "running", "stopped", "paused", "restarted")
@@ -431,6 +432,8 @@ def disk_from_params(params: Mapping[str, Any], index: int) -> DiskSpec:
         check_volume_name("volume", disk.volume)
         if not disk.pool:
             raise SpecError("pool", None, "volume {0!r} is given without its pool".format(disk.volume), "Give the pool")
+    if disk.serial is not None and not _SERIAL.match(disk.serial):
+        raise SpecError("serial", disk.serial, "is not a serial number", "Use letters, digits, blanks and . _ + - only, at most 36 characters")
     if disk.path and not disk.path.startswith("/"):
         raise SpecError("path", disk.path, "is not an absolute path", "Begin it with /")
     if disk.managed and disk.device != "disk":
@@ -547,6 +550,8 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
     for key in ("group", "namespace", "set"):
         if getattr(spec, key):
             check_label(key, getattr(spec, key), key)
+    if spec.index is not None:
+        spec.index = parse_int("index", spec.index, 0)
     for key in ("vcpus", "max_vcpus", "default_vcpus"):
         if params.get(key) is not None:
             setattr(spec, key, parse_int(key, params[key], 1, 4096, "a number of vcpus"))

@@ -187,6 +187,8 @@ class _Planner:
         return self.plan
 
     def _check_size(self) -> None:
+        if self.spec.machine and not (self.old and _domain_xml.same_machine(self.spec.machine, self.old.machine)):
+            self.host.check_machine(self.spec.machine, self.spec.arch or (self.old.arch if self.old else "x86_64"))
         node = self.host.conn.getInfo()
         total_memory = self.host.policy.totals.get("memory", node[1])
         for option, mib in (("memory", self.spec.memory_mib), ("max_memory", self.spec.max_memory_mib)):
@@ -411,6 +413,11 @@ class _Planner:
             live = ET.fromstring(self.record.handle.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE))
             running = _metadata.find(live)
             self.meta.hopeless = running.hopeless if running else []
+            if self.record.metadata is not None and (running is None or dataclasses.replace(running, hopeless=[]) != self.record.metadata):
+                # A run was interrupted between writing the two definitions.
+                if not plan.actions:
+                    plan.actions.append("write the metadata")
+                plan.mark = True
             purge = [kind for kind in ("disks", "nics") if getattr(spec, "purge_" + kind) and getattr(spec, kind) is not None]
             plan.intent = _live.Intent(purge, set(plan.before), list(self.meta.hopeless))
             todo, plan.restart_required = _live.operations(live, plan.root, plan.intent)

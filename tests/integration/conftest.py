@@ -296,6 +296,12 @@ class PrivateLibvirt:
 
 
 @pytest.fixture(scope="session")
+def private_libvirt_class():
+    """L(PrivateLibvirt), for a test that stops its own."""
+    return PrivateLibvirt
+
+
+@pytest.fixture(scope="session")
 def private_libvirt(tmp_path_factory):
     """A running L(PrivateLibvirt)."""
     root = tempfile.mkdtemp(prefix="kfit-libvirt")
