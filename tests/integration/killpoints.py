@@ -197,8 +197,11 @@ class Site:
             return None
 
     def metadata(self, short="a"):
-        """Our metadata of a domain."""
-        return _metadata.find(ET.fromstring(self.domain(short).XMLDesc()))
+        """Our metadata of a domain, in its persistent definition where it has one."""
+        domain = self.domain(short)
+        if not domain.isPersistent():
+            return _metadata.find(ET.fromstring(domain.XMLDesc()))
+        return _metadata.find(ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
 
     @staticmethod
     def until(condition, timeout_s=30):
@@ -207,6 +210,10 @@ class Site:
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+    def live_metadata(self, short="a"):
+        """The same as the running guest's definition has it."""
+        return _metadata.find(ET.fromstring(self.domain(short).XMLDesc()))
 
     def foreign(self):
         """All that is not ours: it has to stay as it is."""
