@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_explain import no_host
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_failover import Failover, put_reserved
@@ -355,8 +355,7 @@ class _Placement:
         refusals = self._refusals(search.kinds)
         rankings: Dict[int, List[int]] = {}
         for unit, members_ in enumerate(self.units):
-            host, kind = search.place_of[unit], search.unit_kind[unit]
-            assert host is not None
+            host, kind = cast(int, search.place_of[unit]), search.unit_kind[unit]
             scored = search.scores.get(unit)
             if scored is None:
                 # the unit was moved after it had been scored: what the place is worth now, and where it could go otherwise

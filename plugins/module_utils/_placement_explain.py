@@ -106,4 +106,3 @@ def no_host(kind: Kind, names: Sequence[str], ledger: Ledger, free: Sequence[Seq
     together = "" if room < wanted else " of their own, but not together with the rest of the batch"
     return Refusal("no_capacity", "{0} x {1} asked ({2}); there is room for {3}{4}; {5}".format(
         wanted, sizes_text(kind.requests), _names(names), min(room, wanted), together, _largest_hole(kind, ledger, free)))
-

@@ -4,7 +4,7 @@
 """N+1: would the VMs of any one host still fit on the others? One evacuation plan per host, mended where a new VM takes its room."""
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import host_refusal, memory_text, vcpus_text
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_ledger import MEMORY, VCPUS, Ask, Ledger
@@ -169,8 +169,7 @@ class Failover:
         plan: Optional[Reserve] = None
         if not search.repair(search.greedy(range(len(guests))), _REPAIR_STEPS):
             plan = {}
-            for unit, target in enumerate(search.place_of):
-                assert target is not None
+            for unit, target in enumerate(cast(List[int], search.place_of)):
                 used = plan.setdefault(target, [0] * len(self.ledger.free[target]))
                 for at, amount in kinds[unit_kind[unit]].asks[target] or ():
                     used[at] += amount

@@ -35,7 +35,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Access:
-    """Who may use a network."""
+    """Who may use a network or a storage class."""
 
     admin_only: bool = False
     groups: Tuple[str, ...] = ()   # empty: every group
@@ -119,6 +119,7 @@ class HostCapacity:
     firmwares: Tuple[str, ...] = ()
     networks: Mapping[str, Access] = field(default_factory=dict)
     storage_classes: Mapping[str, str] = field(default_factory=dict)   # class -> pool
+    class_access: Mapping[str, Access] = field(default_factory=dict)   # who may use a class, where not everybody may
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple
+from typing import Dict, FrozenSet, List, Optional, Sequence, Set, Tuple, cast
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_ledger import Ask, Ledger
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Request
@@ -81,17 +81,14 @@ class Search:
     def put(self, unit: int, host: int) -> None:
         """Assign."""
         kind = self.kinds[self.unit_kind[unit]]
-        ask = kind.asks[host]
-        assert ask is not None
-        self.ledger.take(host, ask)
+        self.ledger.take(host, cast(Ask, kind.asks[host]))
         self.on_host.setdefault(host, []).append(unit)
         self.place_of[unit] = host
         self._count(kind, host, len(kind.requests))
 
     def remove(self, unit: int) -> int:
         """Take back; returns where it was."""
-        host = self.place_of[unit]
-        assert host is not None
+        host = cast(int, self.place_of[unit])
         kind = self.kinds[self.unit_kind[unit]]
         self.ledger.give(host, kind.asks[host] or ())
         self.on_host[host].remove(unit)
