@@ -83,7 +83,7 @@ class ActionModule(ActionBase):
             requests = _request.build(values, catalogs, hosts, _keys.Keys())
             return {"vms": {host.name: [r.item for r in requests] for host in left}, "wait": "none", "names": [r.name for r in requests],
                     "verb": "delete"}
-        _, vms = self._prepare(values, catalogs, hosts, wanted, _keys.Keys())
+        vms = self._prepare(values, catalogs, hosts, wanted, _keys.Keys())[1]
         _request.check_items([item for items in vms.values() for item in items])
         keys = self._keys(values, image)
         # Once more, because a key pair is made only for a request that is right in all else.

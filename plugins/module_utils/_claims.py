@@ -114,5 +114,3 @@ class Claims:
                         self.converger.delete(outcome)
                 outcomes.append(outcome)
         return self.converger.described(outcomes)
-
-

@@ -99,7 +99,7 @@ class PoolConverger:
         if path and not os.path.isdir(path):
             steps.append(("make folder {0}".format(path), lambda: self._make_folder(str(path))))
         if not before.get("active"):
-            steps.append(("start pool {0}".format(spec.name), lambda: self.handle.create()))  # type: ignore[union-attr]
+            steps.append(("start pool {0}".format(spec.name), lambda: self.handle.create()))  # type: ignore[union-attr]  # pylint: disable=unnecessary-lambda
         if before.get("autostart", False) != spec.autostart:
             steps.append(("set autostart of pool {0} to {1}".format(spec.name, spec.autostart),
                           lambda: self.handle.setAutostart(int(spec.autostart))))  # type: ignore[union-attr]
@@ -182,7 +182,7 @@ class NetworkConverger:
             self._require_same()
             before = _running(self.handle)
         if not before.get("active"):
-            steps.append(("start network {0}".format(spec.name), lambda: self.handle.create()))  # type: ignore[union-attr]
+            steps.append(("start network {0}".format(spec.name), lambda: self.handle.create()))  # type: ignore[union-attr]  # pylint: disable=unnecessary-lambda
         if before.get("autostart", False) != self.spec.autostart:
             steps.append(("set autostart of network {0} to {1}".format(spec.name, self.spec.autostart),
                           lambda: self.handle.setAutostart(int(self.spec.autostart))))  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List, Mapping, Sequence, cast
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import ImageError, part_file, publish, room
 from ansible_collections.kvmfleet.core.plugins.module_utils._images import Image, Recipe
@@ -232,14 +232,13 @@ def build(recipe: Recipe, target: str, mirror: str = "") -> None:
 
 def cached(image: Image, cache_dir: str, mirror: str = "") -> str:
     """The path of a built image in the cache, built now if it is not there. Raises ImageError."""
-    assert image.recipe is not None
     os.makedirs(cache_dir, mode=0o755, exist_ok=True)
     path = os.path.join(cache_dir, image.volume_name())
     with part_file(path) as part:
         try:
             if not os.path.exists(path):
                 with room("build image {0}".format(image.name), path):
-                    build(image.recipe, part.name, mirror)
+                    build(cast(Recipe, image.recipe), part.name, mirror)
                     # qemu-img has written into this very file, so that the lock has been on it all the time
                     publish(part, path)
         finally:

@@ -85,7 +85,7 @@ class Publisher:
         present = os.path.exists(self.final)
         changed = not present and not query
         result: Dict[str, Any] = {
-            "name": self.image.name, "volume": self.volume, "pool": self.pool.name, "path": self.final, "source": self.image.source,
+            "name": self.image.name, "volume": self.volume, "pool": self.pool.name, "volume_path": self.final, "source": self.image.source,
             "present": present, "changed": changed, "actions": self._plan() if changed else [],
             "diff": {"before": {"volume": self.volume if present else None}, "after": {"volume": self.volume if present or changed else None}},
         }
@@ -145,7 +145,7 @@ class Publisher:
 
     def _from_url(self, part: BinaryIO) -> None:
         url = str(self.image.url)
-        expected = self._digest(os.path.basename(url.split("?")[0]), "url")
+        expected = self._digest(os.path.basename(url.partition("?")[0]), "url")
         if self.image.checksum is None:
             part.truncate(0)  # nothing could tell whether the beginning belongs to the rest
         for again in (True, False):
@@ -194,7 +194,6 @@ class Publisher:
         checksum = self.image.checksum
         if checksum is None or checksum.digest:
             return checksum.digest if checksum else None
-        assert checksum.list_at is not None
         digest = find_digest(self._read_list(checksum), file_name, checksum.algorithm)
         if digest is None:
             raise SpecError("checksum", checksum.list_at, "has no {0} line for {1}".format(checksum.algorithm, file_name),

@@ -578,7 +578,7 @@ def _unique(option: str, key: str, values: Sequence[str]) -> None:
 def _names(params: Mapping[str, Any]) -> Tuple[Optional[str], Optional[str]]:
     hostname = None if params.get("hostname") is None else check_label("hostname", params["hostname"], "host name")
     fqdn = None if params.get("fqdn") is None else check_fqdn("fqdn", params["fqdn"])
-    if hostname and fqdn and fqdn.split(".")[0] != hostname:
+    if hostname and fqdn and fqdn.partition(".")[0] != hostname:
         raise SpecError(
             "fqdn",
             fqdn,

@@ -4,6 +4,7 @@
 """The catalogs C(kvmfleet_*) and the host variables C(kvm_*), checked where they are used. Pure."""
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
@@ -36,7 +37,7 @@ def _number(option: str, value: Any) -> float:
         number = float(str(value))
     except ValueError:
         raise SpecError(option, value, "is not a number", "Write a number such as 1.5") from None
-    if number < 0 or number != number or number == float("inf"):
+    if number < 0 or not math.isfinite(number):
         raise SpecError(option, value, "is not a possible number", "Write a number of at least 0")
     return number
 

@@ -71,7 +71,7 @@ def _word(context: Context, vm: Mapping[str, Any]) -> str:
 
 def addresses_of(vm: Mapping[str, Any]) -> List[str]:
     """The addresses of a VM as plain texts, the best one first."""
-    found = [str(a["address"] if isinstance(a, Mapping) else a).split("/")[0] for a in vm.get("addresses") or []]
+    found = [str(a["address"] if isinstance(a, Mapping) else a).partition("/")[0] for a in vm.get("addresses") or []]
     first = [str(vm["address"])] if vm.get("address") else []
     return first + [a for a in found if a not in first]
 

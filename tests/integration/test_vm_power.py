@@ -166,5 +166,3 @@ def test_a_transient_domain_is_gone_when_off(guests):
     domain = guests.transient("fleeting")
     done = power([domain], "force_off")
     assert done["changed"] is True and done["vms"][0]["state"] == "absent"
-
-
