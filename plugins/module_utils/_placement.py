@@ -86,7 +86,7 @@ class _Placement:
         self.groups = {group.name: group for group in groups}
         self.hosts = _by_name(hosts)
         self.requests = [self._effective(request) for request in requests]
-        self.ledger = Ledger(self.hosts, _permille(stopped_factor))
+        self.ledger = Ledger(self.hosts, _permille(stopped_factor), {request.name for request in requests})
         self.plan = Plan([Decision(request.name) for request in requests], strategy)
         self.units: List[Tuple[int, ...]] = []
         self.sticky: Dict[int, Tuple[int, Vm]] = {}
@@ -136,21 +136,20 @@ class _Placement:
     def _keep_sticky(self) -> bool:
         """A VM that exists stays; what it grows by is checked as a request on its own host."""
         asked = {request.name: i for i, request in enumerate(self.requests)}
-        for at, host in enumerate(self.hosts):
-            for vm in [vm for vm in host.vms if vm.name in asked]:
-                i = asked[vm.name]
-                decision, request = self.plan.decisions[i], self.requests[i]
-                if i in self.sticky:
-                    self._refuse(i, Refusal("exists_twice", "{0} exists on {1} and on {2}; delete one of them".format(
-                        vm.name, self.hosts[self.sticky[i][0]].name, host.name)))
-                    continue
-                self.sticky[i] = (at, vm)
-                decision.host, decision.sticky = host.name, True
-                if request.host and request.host != host.name:
-                    self._refuse(i, Refusal("exists_elsewhere", "{0} is on {1}, not on {2}; placement does not move VMs".format(
-                        vm.name, host.name, request.host)))
-                    continue
-                self._grow(i, at, vm)
+        for at, vm in self.ledger.present:
+            i, host = asked[vm.name], self.hosts[at]
+            decision, request = self.plan.decisions[i], self.requests[i]
+            if i in self.sticky:
+                self._refuse(i, Refusal("exists_twice", "{0} exists on {1} and on {2}; delete one of them".format(
+                    vm.name, self.hosts[self.sticky[i][0]].name, host.name)))
+                continue
+            self.sticky[i] = (at, vm)
+            decision.host, decision.sticky = host.name, True
+            if request.host and request.host != host.name:
+                self._refuse(i, Refusal("exists_elsewhere", "{0} is on {1}, not on {2}; placement does not move VMs".format(
+                    vm.name, host.name, request.host)))
+                continue
+            self._grow(i, at, vm)
         return any(decision.code for decision in self.plan.decisions)
 
     def _grow(self, i: int, at: int, vm: Vm) -> None:

@@ -101,9 +101,11 @@ def _storage_refusal(request: Request, host: HostCapacity, layout: Layout) -> Op
                 return Refusal("pool_missing", "{0} has no pool {1} (it has {2})".format(host.name, disk.pool, _listed(host.pools)))
             return Refusal("storage_class_missing", "{0} has no storage class {1} (it has {2})".format(
                 host.name, disk.storage_class or "default", _listed(host.storage_classes)))
-        access = host.class_access.get(disk.storage_class)
+        access = host.class_access.get(disk.storage_class) if host.class_access else None
         refusal = access and _open_to(request, access.admin_only, access.groups, "storage class {0} of {1}".format(disk.storage_class, host.name))
-        refusal = refusal or _open_to(request, host.pools[pool].admin_only, host.pools[pool].groups, "pool {0} of {1}".format(pool, host.name))
+        there = host.pools[pool]
+        if not refusal and (there.admin_only or there.groups):
+            refusal = _open_to(request, there.admin_only, there.groups, "pool {0} of {1}".format(pool, host.name))
         if refusal:
             return refusal
     return None

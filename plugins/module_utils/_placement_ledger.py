@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Container, Dict, List, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import UNLIMITED, Disk, HostCapacity, Vm
 
@@ -67,9 +67,12 @@ def _layout(pools: Tuple[str, ...], classes: Tuple[Tuple[str, str], ...]) -> Lay
 class Ledger:
     """All hosts in the given order, what is free on each, and changes to that."""
 
-    def __init__(self, hosts: Sequence[HostCapacity], stopped_permille: int = 1000) -> None:
+    def __init__(self, hosts: Sequence[HostCapacity], stopped_permille: int = 1000, wanted: Container[str] = ()) -> None:
         self.hosts = list(hosts)
         self.index = {host.name: i for i, host in enumerate(self.hosts)}
+        self.present: List[Tuple[int, Vm]] = []   # VMs of the names in C(wanted)
+        # VMs that want to be without certain others, so that the rule holds whichever of the two comes first
+        self.shy: List[Tuple[int, Vm]] = []
         self.layouts: List[Layout] = []
         self.capacity: List[List[int]] = []
         self.free: List[List[int]] = []
@@ -83,6 +86,11 @@ class Ledger:
                 real = UNLIMITED if pool.free_bytes is None else pool.free_bytes - pool.floor_bytes
                 capacity += [virtual, real]
                 free += [virtual - pool.allocated, real]
+            for vm in host.vms:
+                if vm.name in wanted:
+                    self.present.append((len(self.free), vm))
+                if vm.anti_affinity:
+                    self.shy.append((len(self.free), vm))
             if stopped_permille != 1000:
                 for vm in host.vms:
                     if vm.stopped:

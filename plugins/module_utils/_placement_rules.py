@@ -39,8 +39,7 @@ class Neighbours:
         self.requests = requests
         self.labels = [dict(request.labels) for request in requests]
         self._counts: Dict[Selector, Dict[int, int]] = {}
-        # VMs that exist and want to be without certain others, so that the rule holds whichever of the two comes first
-        self.shy = [(at, vm) for at, host in enumerate(ledger.hosts) for vm in host.vms if vm.anti_affinity]
+        self.shy = ledger.shy
 
     def on_hosts(self, selector: Selector) -> Dict[int, int]:
         """Host -> how many VMs that exist there match."""
