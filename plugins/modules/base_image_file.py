@@ -129,7 +129,7 @@ pool:
   returned: success
   type: str
   sample: default
-path:
+volume_path:
   description: Path of the volume.
   returned: success
   type: str

@@ -1,0 +1,121 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What images are called, and what a catalog entry may say."""
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.kvmfleet.core.plugins.module_utils import _image_build, _images
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import Checksum, find_digest, image_from_entry, image_volume_name, parse_checksum
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, check_volume_name
+
+BUILD = {"source": "build", "suite": "bookworm"}
+HEX = "0123456789abcdef" * 4
+URL = {"source": "url", "url": "https://images.example.com/a.qcow2"}
+
+# (RECIPE_VERSION, what the recipe's code is): a change of the code without a new version would serve old images under the new recipe's name.
+RECIPE = (_images.RECIPE_VERSION, "f5a7dbaafc659da8")
+
+
+def test_the_recipe_version_goes_with_the_recipe():
+    source = Path(_image_build.__file__).read_text(encoding="utf-8")
+    start, end = source.index("BASE_PACKAGES"), source.index("def missing_tools")
+    recipe = source[start:end] + source[source.index("def _overlay"):source.index("def build")]
+    assert hashlib.sha256(recipe.encode()).hexdigest()[:16] == RECIPE[1], "raise RECIPE_VERSION in _images.py, then correct RECIPE here"
+
+
+def test_the_name_tells_the_image_and_what_it_is_made_of():
+    name = image_volume_name("debian:12", BUILD)
+    assert name.startswith("base-debian-12-")
+    assert name.endswith(".qcow2")
+    check_volume_name("name", name)
+
+
+@pytest.mark.parametrize("other", [
+    {"suite": "trixie"}, {"packages": ["vim"]}, {"format": "raw"},
+])
+def test_another_recipe_is_another_volume(other):
+    assert image_volume_name("debian:12", dict(BUILD, **other)) != image_volume_name("debian:12", BUILD)
+
+
+@pytest.mark.parametrize("same", [
+    {"packages": []}, {"format": "qcow2"}, {"min_disk": "3GiB", "default_user": "debian", "description": "x"}, {"checksum": None, "url": None},
+])
+def test_what_does_not_change_the_image_does_not_change_the_name(same):
+    assert image_volume_name("debian:12", dict(BUILD, **same)) == image_volume_name("debian:12", BUILD)
+
+
+def test_the_order_of_packages_does_not_matter():
+    assert image_volume_name("a:1", dict(BUILD, packages=["vim", "curl", "vim"])) == image_volume_name("a:1", dict(BUILD, packages=["curl", "vim"]))
+
+
+def test_a_mirror_of_a_known_image_is_the_same_image():
+    entry = dict(URL, checksum="sha256:" + HEX)
+    assert image_volume_name("a:1", entry) == image_volume_name("a:1", dict(entry, url="https://mirror.example.com/b.qcow2"))
+    assert image_volume_name("a:1", URL) != image_volume_name("a:1", dict(URL, url="https://mirror.example.com/b.qcow2"))
+
+
+def test_a_given_volume_name_wins():
+    assert image_volume_name("a:1", {"volume": "mine.qcow2"}) == "mine.qcow2"
+    assert image_volume_name("a:1", dict(BUILD, volume="mine.qcow2")) == "mine.qcow2"
+
+
+@pytest.mark.parametrize("entry, option", [
+    ({}, "source"), ({"source": "ftp"}, "source"), ({"source": "url"}, "url"), ({"source": "url", "url": "ftp://x/y"}, "url"),
+    ({"source": "url", "url": "file:///etc/shadow"}, "url"), ({"source": "path"}, "path"), ({"source": "build", "suite": "sid"}, "suite"),
+    ({"source": "build", "url": "https://x/y"}, "url"), (dict(URL, suite="bookworm"), "suite"), (dict(URL, packages=["vim"]), "packages"),
+    ({"source": "build", "checksum": "sha256:" + HEX}, "checksum"), ({"source": "build", "packages": ["--evil"]}, "packages"),
+    ({"source": "build", "packages": ["a,b"]}, "packages"), (dict(URL, format="vmdk"), "format"), (dict(URL, checksum="md5:" + HEX[:32]), "checksum"),
+])
+def test_faults_are_named(entry, option):
+    with pytest.raises(SpecError) as caught:
+        image_from_entry("debian:12", entry)
+    assert caught.value.option == option
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x:1", "a:b:c", "a/b", "ü:1"])
+def test_names_of_images_are_checked(name):
+    with pytest.raises(SpecError):
+        image_from_entry(name, BUILD)
+
+
+@pytest.mark.parametrize("value, expected", [
+    ("sha256:" + HEX, Checksum("sha256", HEX)), ("sha256:" + HEX.upper(), Checksum("sha256", HEX)), ("sha512:" + HEX * 2, Checksum("sha512", HEX * 2)),
+    ("sha256:https://x.example/SHA256SUMS", Checksum("sha256", list_at="https://x.example/SHA256SUMS")),
+    ("sha512:/srv/SUMS", Checksum("sha512", list_at="/srv/SUMS")), (None, None), ("", None),
+])
+def test_checksums(value, expected):
+    assert parse_checksum("checksum", value) == expected
+
+
+@pytest.mark.parametrize("value", ["sha256", "sha256:", HEX, "sha256:" + HEX[:-1], "sha512:" + HEX, "sha256:" + "g" * 64, "sha1:" + HEX[:40], "sha256:SHA256SUMS"])
+def test_what_is_no_checksum(value):
+    with pytest.raises(SpecError):
+        parse_checksum("checksum", value)
+
+
+@given(st.sampled_from(["sha256", "sha512"]), st.binary(max_size=8), st.lists(st.binary(max_size=8), max_size=4), st.booleans(), st.booleans())
+def test_a_digest_is_found_in_either_form_of_a_list(algorithm, content, others, bsd, binary):
+    digest = hashlib.new(algorithm, content).hexdigest()
+    lines = ["# a comment", ""]
+    for number, other in enumerate(others):
+        lines.append("{0}  other-{1}.qcow2".format(hashlib.new(algorithm, other).hexdigest(), number))
+    lines.append("{0} (image.qcow2) = {1}".format(algorithm.upper(), digest) if bsd else "{0} {1}image.qcow2".format(digest, "*" if binary else " "))
+    assert find_digest("\n".join(lines), "image.qcow2", algorithm) == digest
+    assert find_digest("\n".join(lines), "mage.qcow2", algorithm) is None
+
+
+def test_a_digest_of_another_kind_is_not_taken():
+    assert find_digest("{0}  image.qcow2".format(HEX), "image.qcow2", "sha512") is None
+
+
+@pytest.mark.parametrize("line", ["{0}  ./image.qcow2", "{0} */srv/x/image.qcow2"])
+def test_folders_in_a_list_do_not_matter(line):
+    assert find_digest(line.format(HEX), "image.qcow2", "sha256") == HEX
