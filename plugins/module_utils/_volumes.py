@@ -308,7 +308,7 @@ def usage(conn: libvirt.virConnect, known: Optional[Dict[str, List[ET.Element]]]
                 if source.get("pool") in targets:  # what lies in an inactive pool is not to be deleted anyway
                     paths.add(os.path.join(targets[source.get("pool", "")], source.get("volume", "")))
             outside = [path for path in paths if os.path.dirname(path) not in targets.values()]
-            for path in list(paths) + [below for path in outside for below in backing_chain(path)]:
+            for path in list(paths) + [below for upper in outside for below in backing_chain(upper)]:
                 domains.setdefault(os.path.realpath(path), []).append(name)
                 domains.setdefault(path, []).append(name)
     return Usage(domains, _overlays(conn))

@@ -219,7 +219,8 @@ def test_an_inactive_network(place, converge):
         handle.undefine()
 
 
-@pytest.mark.parametrize("module, params", [("vm_set", {"vms": []}), ("vm_domain", {"name": "kfit-x"}), ("vm_disk", {"pool": "p", "name": "a"}), ("host_capacity", {})])
+@pytest.mark.parametrize("module, params", [("vm_set", {"vms": []}), ("vm_domain", {"name": "kfit-x"}),
+                                            ("vm_disk", {"pool": "p", "name": "a"}), ("host_capacity", {})])
 def test_libvirt_is_down(run_module, module, params):
     """A socket that nobody answers."""
     result = run_module(module, fails=True, uri="qemu+unix:///system?socket=/nonexistent/libvirt-sock", **params)

@@ -288,7 +288,8 @@ def test_the_built_image_is_a_template(place, converge):
     raw = place.path("raw")
     qemu_img("convert", "-O", "raw", result["volume_path"], raw)
     root = "{0}?offset={1}".format(raw, 16 << 20)
-    listing = subprocess.run(["debugfs", "-R", "ls -p /etc/ssh", root], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True).stdout
+    listing = subprocess.run(["debugfs", "-R", "ls -p /etc/ssh", root], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             universal_newlines=True).stdout
     assert "sshd_config" in listing
     assert "ssh_host" not in listing, "a host key is baked in"
     machine_id = subprocess.run(["debugfs", "-R", "stat /etc/machine-id", root], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

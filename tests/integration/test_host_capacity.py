@@ -46,7 +46,8 @@ def test_everything_defined_counts(lonely):
     claim(lonely, "a")
     assert reckoned() == (2, 64, image + 16 * MIB, {"defined": 1, "running": 0, "ours": 1, "pending": 1})
     assert reckoned(stopped_factor=0)[:2] == (2, 64)
-    lonely.run("vm_set", step="build", ticket="t", vms=[{"name": lonely.name("a"), "vcpus": 2, "memory": "64MiB", "disks": [{"pool": lonely.pool, "size": "16MiB"}]}])
+    lonely.run("vm_set", step="build", ticket="t", vms=[{"name": lonely.name("a"), "vcpus": 2, "memory": "64MiB",
+                                                         "disks": [{"pool": lonely.pool, "size": "16MiB"}]}])
     assert reckoned() == (2, 64, image + 16 * MIB, {"defined": 1, "running": 0, "ours": 1, "pending": 0})
     assert reckoned(stopped_factor=0)[:2] == (0, 0) and reckoned(stopped_factor="0.5")[:2] == (1, 32)
     lonely.conn.defineXML("<domain type='qemu'><name>{0}</name><memory unit='MiB'>100</memory><currentMemory unit='MiB'>10</currentMemory>"
@@ -62,14 +63,16 @@ def test_everything_defined_counts(lonely):
 def test_ratios_reserves_and_totals(lonely):
     """Available is (total - reserved) x ratio - allocated, and may be negative; integers stay integers."""
     claim(lonely, "a")
-    seen = lonely.run("host_capacity", facts=False, totals={"vcpus": 4, "memory": "100MiB", "disk": "40MiB"}, reserved={"vcpus": "1", "memory": "50MiB", "disk": "0"},
+    seen = lonely.run("host_capacity", facts=False, totals={"vcpus": 4, "memory": "100MiB", "disk": "40MiB"},
+                      reserved={"vcpus": "1", "memory": "50MiB", "disk": "0"},
                       ratios={"vcpus": "0.5", "memory": 1.5, "disk": 1})
     assert seen["vcpus"] == {"total": 4, "reserved": 1, "ratio": 0.5, "allocated": 2, "used": 0, "available": -0.5}
     assert seen["memory"] == {"total_mib": 100, "reserved_mib": 50, "ratio": 1.5, "allocated_mib": 64, "used_mib": 0, "available_mib": 11}
     image = os.stat(lonely.path("image.qcow2")).st_blocks * 512
     assert seen["pools"][lonely.pool]["available_bytes"] == 24 * MIB - image
     json.dumps(seen)
-    for params, option in (({"ratios": {"vcpus": 0}}, "ratios.vcpus"), ({"reserved": {"memory": "2"}}, "reserved.memory"), ({"totals": {"disk": "x"}}, "totals.disk"),
+    for params, option in (({"ratios": {"vcpus": 0}}, "ratios.vcpus"), ({"reserved": {"memory": "2"}}, "reserved.memory"),
+                           ({"totals": {"disk": "x"}}, "totals.disk"),
                            ({"stopped_factor": 2}, "stopped_factor")):
         assert lonely.run("host_capacity", fails=True, **params)["error"]["option"] == option
 

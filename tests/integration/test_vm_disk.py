@@ -38,7 +38,8 @@ def test_make_and_delete(place, disk, params, form, size, backed):
     """Each kind of volume is what QEMU too says it is, and private."""
     made = disk(**params)["volume"]
     info = image_info(made["path"])
-    assert (info["format"], info["virtual-size"], "backing-filename" in info) == (form, size, backed) == (made["format"], made["size_bytes"], bool(made["backing"]))
+    assert (info["format"], info["virtual-size"], "backing-filename" in info) == (form, size, backed)
+    assert (made["format"], made["size_bytes"], bool(made["backing"])) == (form, size, backed)
     assert stat.S_IMODE(os.stat(made["path"]).st_mode) == 0o600
     assert info.get("backing-filename", place.path("image.qcow2")) == place.path("image.qcow2")
     assert disk(state="absent")["volume"] is None and place.files() == []

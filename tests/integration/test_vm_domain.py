@@ -232,7 +232,8 @@ def test_what_cannot_be_changed_live_waits_for_a_restart(place, vm):
     """The list of options, again at each run, until the restart; allow_restart does it at once."""
     disk = {"path": place.path("image.qcow2")}
     vm(state="running", disks=[disk], nics=[{"network": place.network}], **LITTLE)
-    made = vm(disks=[dict(disk, cache="none")], nics=[{"network": place.network, "model": "e1000e"}], tpm=True, graphics={"type": "vnc"}, boot=["network", "hd"])
+    made = vm(disks=[dict(disk, cache="none")], nics=[{"network": place.network, "model": "e1000e"}], tpm=True,
+              graphics={"type": "vnc"}, boot=["network", "hd"])
     waiting = ["boot", "disks[root]", "graphics.listen", "graphics.type", "nics[nic0]", "tpm"]
     assert made["restart_required"] == waiting
     assert vm()["restart_required"] == waiting
@@ -248,7 +249,8 @@ def test_states(place, vm, converge):
     disk = {"path": place.path("image.qcow2")}
     assert vm(state="present", disks=[disk], **LITTLE)["state"] == "stopped"
     hard = {"force": True, "shutdown_timeout": 0}
-    for state, shown in (("running", "running"), ("paused", "paused"), ("running", "running"), ("stopped", "stopped"), ("paused", "paused"), ("stopped", "stopped")):
+    for state, shown in (("running", "running"), ("paused", "paused"), ("running", "running"),
+                         ("stopped", "stopped"), ("paused", "paused"), ("stopped", "stopped")):
         assert vm(state=state, **hard)["state"] == shown
     assert vm(again=False, state="restarted", **hard)["state"] == "running"
     before = place.domain().ID()
@@ -269,7 +271,8 @@ def test_devices_of_others_are_left_alone(place, vm):
     vm(state="running", disks=[disk], nics=[nic], **LITTLE)
 
     def disk_xml(name, target):
-        return "<disk type='file'><driver name='qemu' type='qcow2'/><source file='{0}'/><target dev='{1}' bus='virtio'/></disk>".format(place.path(name), target)
+        return "<disk type='file'><driver name='qemu' type='qcow2'/><source file='{0}'/><target dev='{1}' bus='virtio'/></disk>".format(
+            place.path(name), target)
     nic_xml = "<interface type='network'><mac address='52:54:00:cc:00:0{0}'/><source network='{1}'/><model type='virtio'/></interface>"
     domain = place.domain()
     domain.attachDeviceFlags(disk_xml("live.qcow2", "vdl"), libvirt.VIR_DOMAIN_AFFECT_LIVE)

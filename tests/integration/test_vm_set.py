@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The module vm_set on a real libvirtd: batches, seeds, disks, claims, and room to the byte."""
+# pylint: disable=repeated-keyword  # dict(a, b=1) overrides a's b, which pylint takes for a clash in calls
 from __future__ import annotations
 
 import json
@@ -21,7 +22,8 @@ MIB = 1 << 20
 
 def item(where, short="web", **more):
     """A small VM with a disk on the image."""
-    vm = {"name": where.name(short), "virt_type": "qemu", "vcpus": 1, "memory": "32MiB", "disks": [{"pool": where.pool, "image": "image.qcow2", "size": "16MiB"}]}
+    vm = {"name": where.name(short), "virt_type": "qemu", "vcpus": 1, "memory": "32MiB",
+          "disks": [{"pool": where.pool, "image": "image.qcow2", "size": "16MiB"}]}
     vm.update(more)
     return vm
 
@@ -46,8 +48,8 @@ def test_the_life_of_a_batch(place, converge):
     seed = {"hostname": "web", "ssh_keys": [KEY], "users": [{"name": "debian"}]}
     first = item(place, "a", state="running", nics=[nic], seed=seed, group="g1", namespace="n1", set="web", index=0, image="debian:12", flavor="small",
                  key_name="mine", vcpus_request="500m", memory_request="16MiB", labels={"x": "1"})
-    second = item(place, "b", nics=[{"network": place.network}], disks=[{"pool": place.pool, "size": "4MiB", "format": "raw"},
-                                                                     {"name": "copy", "pool": place.pool, "image": "image.qcow2", "clone": "full"}])
+    second = item(place, "b", nics=[{"network": place.network}], disks=[
+        {"pool": place.pool, "size": "4MiB", "format": "raw"}, {"name": "copy", "pool": place.pool, "image": "image.qcow2", "clone": "full"}])
     made = converge("vm_set", vms=[first, second])
     one, two = made["vms"]
     assert (one["state"], two["state"]) == ("running", "stopped") and one["address"] == "192.0.2.10" and one["image"] == "debian:12"
@@ -63,7 +65,7 @@ def test_the_life_of_a_batch(place, converge):
     assert grown["vms"][0]["restart_required"] == [] and root["size_bytes"] == 24 * MIB == place.size(root["volume"])
     assert place.domain("a").blockInfo("vda")[0] == 24 * MIB
     assert len(place.xml("a", live=True).findall("devices/disk")) == 3 and place.size(two["volumes"][0]["name"]) == 8 * MIB
-    converge("vm_set", vms=[{"name": place.name("a"), "state": "absent"}, {"name": place.name("b"), "state": "absent"}, {"name": place.name("c"), "state": "absent"}])
+    converge("vm_set", vms=[{"name": place.name(short), "state": "absent"} for short in "abc"])
     assert place.files() == [] and place.domains() == []
 
 

@@ -95,7 +95,8 @@ def test_checksums(value, expected):
     assert parse_checksum("checksum", value) == expected
 
 
-@pytest.mark.parametrize("value", ["sha256", "sha256:", HEX, "sha256:" + HEX[:-1], "sha512:" + HEX, "sha256:" + "g" * 64, "sha1:" + HEX[:40], "sha256:SHA256SUMS"])
+@pytest.mark.parametrize("value", ["sha256", "sha256:", HEX, "sha256:" + HEX[:-1], "sha512:" + HEX, "sha256:" + "g" * 64,
+                                   "sha1:" + HEX[:40], "sha256:SHA256SUMS"])
 def test_what_is_no_checksum(value):
     with pytest.raises(SpecError):
         parse_checksum("checksum", value)
