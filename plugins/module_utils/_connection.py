@@ -96,6 +96,9 @@ def fail_from(module: AnsibleModule, exc: Exception, **result: Any) -> NoReturn:
     if isinstance(exc, FleetError):
         module.fail_json(msg=str(exc), reason=exc.code, **dict(exc.data, **result))
     text = re.sub(r"\s+", " ", str(exc)).strip()
+    if isinstance(exc, libvirt.libvirtError) and exc.get_error_domain() == libvirt.VIR_FROM_RPC:
+        module.fail_json(msg="The connection to libvirt at {0} broke: {1}. Run it again when libvirt answers: it goes on where it ended".format(
+            module.params["uri"], text), reason="host_unreachable", libvirt_error_code=error_code(exc), **result)
     module.fail_json(msg="libvirt refused: {0}".format(text), reason="libvirt_error", libvirt_error_code=error_code(exc), **result)
     raise AssertionError("fail_json returned")
 

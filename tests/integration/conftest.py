@@ -123,7 +123,8 @@ class Place:
     def define(self, short, devices="", before=""):
         """Define a domain as somebody else would, without our metadata."""
         return self.conn.defineXML(
-            "<domain type='qemu'><name>{0}</name><memory unit='MiB'>64</memory>{1}<os><type machine='q35'>hvm</type></os><devices>{2}</devices></domain>".format(
+            "<domain type='qemu'><name>{0}</name><memory unit='MiB'>64</memory>{1}"
+            "<os><type machine='q35'>hvm</type></os><devices>{2}</devices></domain>".format(
                 self.name(short), before, devices))
 
     def snapshot(self):
@@ -272,7 +273,8 @@ class PrivateLibvirt:
         ]
         self.log = open(os.path.join(root, "log"), "wb")
         self.process = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "sh", "-c", "\n".join(script), "sh", root]
+            ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
+             "sh", "-c", "\n".join(script), "sh", root]
             + list(self.FOLDERS), stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
         self.conn = self._opened()
 
@@ -290,7 +292,9 @@ class PrivateLibvirt:
     def stop(self):
         """End it with all that runs in it."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)  # --kill-child and the pid namespace take the rest along
+            with open("/proc/{0}/task/{0}/children".format(self.process.pid), encoding="ascii") as children:
+                for child in children.read().split():
+                    os.kill(int(child), signal.SIGKILL)  # init of the pid namespace: its end waits for that of all others
             self.process.wait()
         self.log.close()
 
