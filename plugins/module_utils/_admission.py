@@ -116,7 +116,8 @@ def check_room(conn: Any, records: Sequence[DomainRecord], policy: Policy, pools
         for key, wanted, divide, unit in checks:
             have = resources[key]
             if wanted > max(0, have.available) and wanted > 0:
-                raise SpecError(names[key], _count(wanted, divide) if divide > 1 else human_size(wanted << 20), "{0} would take {1} {2}, and this host has {3} available "
+                raise SpecError(names[key], _count(wanted, divide) if divide > 1 else human_size(wanted << 20),
+                                "{0} would take {1} {2}, and this host has {3} available "
                                 "(({4} - {5} reserved) x {6:g} - {7} allocated)".format(
                                     who, _count(wanted, divide), unit, _count(have.available, divide), _count(have.total, divide),
                                     _count(have.reserved, divide), have.ratio, _count(have.allocated, divide)),

@@ -123,7 +123,8 @@ SET_OPTIONS: Dict[str, Any] = {
 
 def domain_options() -> Dict[str, Any]:
     """The argument spec of vm_domain."""
-    return dict(VM_OPTIONS, disks={"type": "list", "elements": "dict", "options": DISK_OPTIONS}, nics={"type": "list", "elements": "dict", "options": NIC_OPTIONS})
+    return dict(VM_OPTIONS, disks={"type": "list", "elements": "dict", "options": DISK_OPTIONS},
+                nics={"type": "list", "elements": "dict", "options": NIC_OPTIONS})
 
 
 def vm_item_options() -> Dict[str, Any]:

@@ -230,8 +230,10 @@ def host_facts(conn: libvirt.virConnect) -> Dict[str, Any]:
     except libvirt.libvirtError:
         hypervisor = None  # the test driver and connections without a hypervisor binary have none
     return {
-        "hostname": conn.getHostname(), "arch": native, "cpu_model": capabilities.findtext("host/cpu/model"), "cpu_vendor": capabilities.findtext("host/cpu/vendor"),
-        "guests": guests, "archs": sorted(guests), "virt_types": guests.get(native, {}).get("virt_types", []), "machines": guests.get(native, {}).get("machines", []),
+        "hostname": conn.getHostname(), "arch": native, "cpu_model": capabilities.findtext("host/cpu/model"),
+        "cpu_vendor": capabilities.findtext("host/cpu/vendor"),
+        "guests": guests, "archs": sorted(guests), "virt_types": guests.get(native, {}).get("virt_types", []),
+        "machines": guests.get(native, {}).get("machines", []),
         "firmware": _firmware(conn, native), "networks": sorted(networks, key=lambda n: n["name"]), "bridges": _bridges(),
         "libvirt_version": _version(conn.getLibVersion()), "qemu_version": hypervisor, "hugepages": hugepages, "numa_cells": cells,
     }

@@ -64,6 +64,8 @@ class DiskConverger:
                 wanted = find_image(self.pools, params["image"], params.get("image_pool") or self.pool.name)
                 if volume.backing != wanted.path:
                     raise SpecError("image", params["image"], "the volume exists and lies on {0}".format(volume.backing or "no image"), "Use another name")
+            elif params.get("image"):
+                self.pool.refresh()  # waits for a copy that libvirt is still making, perhaps for a run that has died
             return _volume_job.plan_existing(self.pool, self.name, self.name, self.size, volume.capacity)
         image = find_image(self.pools, params["image"], params.get("image_pool") or self.pool.name) if params.get("image") else None
         if image is not None and params["clone"] == "overlay" and params.get("format") == "raw":
@@ -77,8 +79,10 @@ class DiskConverger:
         if job is None:
             return result
         before = _facts(volume) if volume else {}
-        after = dict(before, size_bytes=job.size) if volume else {"name": self.name, "pool": self.pool.name, "size_bytes": job.size, "format": job.format,
-                                                                   "path": self.pool.path_of(self.name), "backing": job.image.path if job.image and job.clone == "overlay" else None}
+        after = dict(before, size_bytes=job.size)
+        if volume is None:
+            after.update(name=self.name, pool=self.pool.name, format=job.format, path=self.pool.path_of(self.name),
+                         backing=job.image.path if job.image and job.clone == "overlay" else None)
         result["diff"] = {"before": before, "after": after}
         with _admission.host_lock(self.uri):
             demand = _admission.Demand(self.name, pools={self.pool.name: job.size - job.old_size})

@@ -258,7 +258,10 @@ def _align(devices: Dict[str, Any], others: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def aligned(vm: ObservedVm, other: ObservedVm) -> ObservedVm:
-    """C(vm) with its devices under the names that C(other) has for them: a domain bears our aliases from its adoption on, and runs with them from its next start."""
+    """C(vm) with its devices under the names that C(other) has for them.
+
+    A domain bears our aliases from its adoption on, and runs with them from its next start.
+    """
     return dataclasses.replace(vm, disks=_align(vm.disks, other.disks), nics=_align(vm.nics, other.nics))
 
 
@@ -274,7 +277,8 @@ def differences(before: ObservedVm, after: ObservedVm) -> Dict[str, Tuple[Any, A
     A password is shown as whether it is set, never as such; libvirt's own additions (ports, tap devices, versions of a machine alias) are no difference.
     """
     found: Dict[str, Tuple[Any, Any]] = {}
-    for option in ("description", "vcpus", "max_vcpus", "memory_mib", "max_memory_mib", "topology", "cpu", "arch", "virt_type", "firmware", "secure_boot", "tpm",
+    for option in ("description", "vcpus", "max_vcpus", "memory_mib", "max_memory_mib", "topology", "cpu", "arch", "virt_type", "firmware", "secure_boot",
+                   "tpm",
                    "boot", "serial_console", "agent", "rng"):
         old, new = getattr(before, option), getattr(after, option)
         if old != new:
