@@ -79,9 +79,8 @@ class Process:
     :param after: after the call rather than before it
     """
 
-    def __init__(self, name, scratch, point=-1, after=False, **params):
-        params.setdefault("uri", URI)
-        main = importlib.import_module(MODULES + name).main
+    def __init__(self, module, scratch, params, point=-1, after=False):
+        main = importlib.import_module(MODULES + module).main
         self.reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid:
@@ -179,7 +178,8 @@ class Site:
     @staticmethod
     def disk(path, target="vda", form="qcow2"):
         """A disk's XML."""
-        return "<disk type='file'><driver name='qemu' type='{2}'/><source file='{0}'/><target dev='{1}' bus='virtio'/></disk>".format(path, target, form)
+        return "<disk type='file'><driver name='qemu' type='{2}'/><source file='{0}'/><target dev='{1}' bus='virtio'/></disk>".format(
+            path, target, form)
 
     def define(self, short, devices="", extra=""):
         """A domain as someone else would define it."""
@@ -232,7 +232,11 @@ class Site:
 
     def start(self, vms, point=-1, after=False, **params):
         """A running process of vm_set."""
-        return Process("vm_set", self.scratch, point, after, **dict({"uri": self.uri, "vms": vms, "totals": self.ROOM}, **params))
+        return self.process("vm_set", point, after, **dict({"vms": vms}, **params))
+
+    def process(self, module, point=-1, after=False, **params):
+        """A running process of a module."""
+        return Process(module, self.scratch, dict({"uri": self.uri, "totals": self.ROOM}, **params), point, after)
 
     def run(self, vms, fails=False, **params):
         """The result of vm_set, which has to succeed (or to fail)."""
@@ -275,8 +279,11 @@ class Site:
         assert self.leftovers() == []
         assert self.foreign() == self.before
 
-    def clean(self):
-        """Remove what the test has made, and nothing else."""
+    def clean(self, keep_folder=False):
+        """Remove what the test has made, and nothing else.
+
+        :param keep_folder: the pool's folder was given, and goes with its giver
+        """
         for domain in self.conn.listAllDomains():
             if domain.name().startswith(self.prefix):
                 if domain.isActive():
@@ -287,5 +294,6 @@ class Site:
         with contextlib.suppress(libvirt.libvirtError):  # a test may have stopped it
             self.handle.destroy()
         self.net.destroy()
-        shutil.rmtree(self.target)
+        if not keep_folder:
+            shutil.rmtree(self.target)
         shutil.rmtree(self.scratch)

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import os
 import random
+import subprocess
 
 import pytest
 
@@ -89,7 +90,7 @@ class Sweep:
         assert self.kills >= total // self.step * 0.8
 
 
-SAMPLE_AND_ALL = pytest.mark.parametrize("step", [pytest.param(11, id="sample"), pytest.param(1, id="all", marks=pytest.mark.long)])
+SAMPLE_AND_ALL = pytest.mark.parametrize("step", [pytest.param(17, id="sample"), pytest.param(1, id="all", marks=pytest.mark.long)])
 
 
 @SAMPLE_AND_ALL
@@ -208,6 +209,54 @@ def test_withdraw(site, step):
         site.run(vms, step="claim", ticket=TICKET)
 
 
+@SAMPLE_AND_ALL
+@pytest.mark.parametrize("change", ["copy", "overlay", "grow", "delete"])
+def test_disk(site, step, change):
+    """A stand-alone volume."""
+    wanted = {"pool": site.pool, "name": site.name("disk.qcow2"), "size": "16MiB", "image": site.IMAGE, "clone": "full" if change == "copy" else "overlay"}
+    gone = {"pool": site.pool, "name": wanted["name"], "state": "absent"}
+    request, before = gone if change == "delete" else wanted, dict(wanted, size="8MiB") if change in ("grow", "delete") else gone
+    disk(site, before)
+    total = site.process("vm_disk", **request).wait()[0]
+    disk(site, gone)
+    assert total > 8
+    for after, point in itertools.product((False, True), range(0, total, min(step, 4))):
+        disk(site, before)
+        assert site.process("vm_disk", point, after, **request).wait() is None
+        disk(site, request)
+        assert not disk(site, request)["changed"]
+        assert site.made() == ([] if change == "delete" else [wanted["name"]])
+        if change != "delete":
+            assert site.conn.storageVolLookupByPath(site.path(wanted["name"])).info()[1] == 16 * MIB
+        disk(site, gone)
+        site.assert_clean()
+    print("{0} points".format(2 * total))
+
+
+def disk(site, request):
+    """The result of vm_disk, which has to succeed."""
+    _calls, result = site.process("vm_disk", **request).wait()
+    assert not result.get("failed"), result
+    return result
+
+
+def test_in_the_middle_of_the_copy_of_a_disk(site):
+    """It is not said to be there before it is whole."""
+    image = site.image("large.qcow2", 256 * MIB, 192 * MIB)
+    site.handle.refresh()
+    site.files.add("large.qcow2")
+    site.before = site.foreign()
+    wanted = {"pool": site.pool, "name": site.name("disk.qcow2"), "size": "256MiB", "image": "large.qcow2", "clone": "full"}
+    process = site.process("vm_disk", **wanted)
+    site.until(lambda: any(os.stat(site.path(name)).st_size > MIB for name in site.made()))
+    process.kill()
+    assert process.wait() is None
+    disk(site, wanted)
+    assert subprocess.run(["qemu-img", "compare", "-q", image, site.path(wanted["name"])], check=False).returncode == 0
+    disk(site, {"pool": site.pool, "name": wanted["name"], "state": "absent"})
+    site.assert_clean()
+
+
 def test_in_the_middle_of_a_copy(site):
     """libvirt goes on copying for a run that has died; what it has copied so far is not taken for a disk."""
     image = site.image("large.qcow2", 256 * MIB, 192 * MIB)
@@ -225,6 +274,6 @@ def test_in_the_middle_of_a_copy(site):
             converged(site, vms)
             copied = [site.path(name) for name in site.made()]
             assert len(copied) == 1
-            assert os.system("qemu-img compare -q {0} {1}".format(image, copied[0])) == 0
+            assert subprocess.run(["qemu-img", "compare", "-q", image, copied[0]], check=False).returncode == 0
         site.run(site.absent())
         site.assert_clean()
