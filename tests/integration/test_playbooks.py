@@ -157,8 +157,7 @@ def test_by_fqcn_with_strings_for_everything(playbooks, place):
     assert [d["size_bytes"] for d in vm["disks"] if d["name"] != "seed"] == [16 << 20, 16 << 20, 32 << 20]
     assert place.conn.lookupByName(name + "-1").autostart() == 1 and not playbooks.keys.exists()
     assert playbooks.does("kvmfleet.core.create_vm", **given).changed == 0
-    assert playbooks.does("kvmfleet.core.list_vms", vm_labels="role=web", vm_name=place.prefix + "-*").data["vms"]
-    playbooks.does("kvmfleet.core.delete_vm", vm_name=name + "-1")
+    playbooks.does("kvmfleet.core.delete_vm", vm_labels="role=web", vm_name=place.prefix + "-*")
     assert (place.domains(), place.files()) == ([], [])
 
 
@@ -198,14 +197,10 @@ def test_groups_keep_to_themselves(playbooks, place, stopped):
     made = playbooks.does("create_vm", vm_name=name, vm_group="acme", **stopped)
     full = name + ".default.acme"
     assert list(made.vms) == [full] and made.vms[full]["group"] == "acme"
-    assert playbooks.does("delete_vm", vm_name=name, vm_group="other").changed == 0
     assert playbooks.does("delete_vm", vm_name=name + "*", vm_group="other").changed == 0
-    assert playbooks.does("list_vms", vm_group="other").data["vms"] == []
     assert list(playbooks.does("list_vms", vm_group="acme", vm_name=name).vms) == [full]
     assert "other" in playbooks.refuses("delete_vm", vm_name=full, vm_group="other")
     assert "other" in playbooks.refuses("power_vm", vm_name=full, vm_group="other", vm_action="start")
-    playbooks.does("create_vm", vm_name=name, vm_group="acme", vm_state="absent")
-    assert (place.domains(), place.files()) == ([], [])
 
 
 def test_changes_say_what_waits_for_a_restart(playbooks, place, stopped):
@@ -239,8 +234,6 @@ def test_secrets_are_in_the_seed_and_nowhere_else(playbooks, place, stopped):
 @pytest.mark.parametrize("given, parts", [
     pytest.param({"vm_memroy": "1GiB"}, ["vm_memroy", "vm_memory"], id="mistyped variable"),
     pytest.param({"vm_memory": "100TiB"}, ["vm_memory", "MiB of memory"], id="memory above host"),
-    pytest.param({"vm_vcpus": "4000"}, ["vm_vcpus"], id="vcpus above host"),
-    pytest.param({"vm_disk": "900TiB"}, ["vm_disk", "available"], id="disk above pool"),
     pytest.param({"vm_network": "lost", "vm_state": "running"}, ["kfit-no-such-net"], id="network gone from the host"),
     pytest.param({"vm_storage_class": "gone"}, ["kfit-no-such-pool"], id="pool gone from the host"),
 ])
@@ -268,7 +261,19 @@ def test_a_dead_host_is_reported(playbooks, place, stopped):
     assert list(listed.vms) == [place.name("web")] and listed.data["unreachable"] == ["dead"] and "unreachable" in listed.output
     assert "dead" in playbooks.refuses("create_vm", vm_name=place.name("db"), vm_host="dead", **stopped)
     assert "dead" in playbooks.refuses("delete_vm", vm_name=place.prefix + "-*")
-    playbooks.does("delete_vm", vm_name=place.name("web"), vm_host="local")
+
+
+def test_a_missing_image_is_fetched_on_the_way(playbooks, place, stopped):
+    source = playbooks.folder / "source.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(source), "8M"], check=True)
+    playbooks.catalogs["kvmfleet_images"]["copied:1"] = {"source": "path", "path": str(source), "min_disk": "16MiB"}
+    playbooks.inventory({"local": playbooks.host})
+    given = dict(stopped, vm_name=place.name("web"), vm_image="copied:1")
+    foretold = playbooks.does("create_vm", "--check", **given)
+    assert "copied:1 would be made available first" in foretold.output and (foretold.data["changed"], place.domains(), place.files()) == (1, [], [])
+    made = playbooks.does("create_vm", **given)
+    assert made.data["changed"] == 1 and [f for f in place.files() if f.startswith("base-copied-1-")]
+    assert playbooks.does("create_vm", **given).changed == 0
 
 
 def test_the_role_by_itself_with_ansibles_own_validation(playbooks, place, stopped):
