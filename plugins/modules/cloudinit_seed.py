@@ -68,7 +68,7 @@ EXAMPLES = r"""
         password_hash: "{{ vault_deploy_password_hash }}"
     packages: [nginx]
     network:
-      - mac: 52:54:00:12:34:56
+      - mac: "52:54:00:12:34:56"
         addresses: [192.0.2.10/24]
         gateway: 192.0.2.1
         nameservers: [192.0.2.53]
@@ -83,8 +83,7 @@ EXAMPLES = r"""
     disks:
       - name: root
         pool: default
-        size: 10GiB
-        image: debian-12.qcow2
+        volume: debian-12.qcow2
       - name: config
         pool: default
         volume: web1-seed.iso
@@ -103,7 +102,7 @@ EXAMPLES = r"""
 - name: Delete a seed
   kvmfleet.core.cloudinit_seed:
     pool: default
-    name: web1-seed.iso
+    name: db1-seed.iso
     state: absent
 """
 
