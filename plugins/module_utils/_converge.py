@@ -292,10 +292,12 @@ class Converger:
         if plan.metadata is None or plan.root is None:
             return
         domain = self._domain(plan)
-        self._volumes(plan, plan.metadata, domain)
-        if plan.seed is not None:
-            iso = _seed.build_iso(plan.seed.documents, plan.seed.spec.format)
-            _seed.write_volume(self.host.conn, self.host.pools.get(plan.seed.pool), plan.seed.name, iso)
+        try:
+            self._volumes(plan, plan.metadata, domain)
+        except (SpecError, FleetError, libvirt.libvirtError) as exc:
+            if plan.record is not None and not plan.finish:
+                self._take_back(plan.record, plan.metadata, exc)
+            raise
         hopeless: List[str] = []
         if domain.isActive() and "shutdown" not in plan.power:
             hopeless = self._change_running(plan, domain, outcome)
@@ -312,28 +314,30 @@ class Converger:
             domain.setAutostart(plan.autostart)
 
     def _volumes(self, plan: VmPlan, meta: VmMetadata, domain: libvirt.virDomain) -> None:
-        """Make and grow the volumes. A VM that was complete before gets its old definition back where that fails."""
-        try:
-            for job in plan.jobs:
-                _volume_job.apply(job, self.host.conn)
-                listed = meta.volume(job.disk)
-                if job.verb == "create" and job.clone == "full" and job.image is not None and listed is not None:
-                    listed.planned = False
-                    write_metadata(domain, self._unfinished(plan, meta))
-        except (SpecError, FleetError, libvirt.libvirtError):
-            if plan.record is not None and not plan.finish:
-                self._take_back(plan.record, meta)
-            raise
+        """Make and grow the volumes, and write the seed."""
+        for job in plan.jobs:
+            _volume_job.apply(job, self.host.conn)
+            listed = meta.volume(job.disk)
+            if job.verb == "create" and job.clone == "full" and job.image is not None and listed is not None:
+                listed.planned = False
+                write_metadata(domain, self._unfinished(plan, meta))
+        if plan.seed is not None:
+            iso = _seed.build_iso(plan.seed.documents, plan.seed.spec.format)
+            _seed.write_volume(self.host.conn, self.host.pools.get(plan.seed.pool), plan.seed.name, iso)
 
-    def _take_back(self, record: DomainRecord, meta: VmMetadata) -> None:
-        """The definition of before, without the volumes that were to be added to it."""
+    def _take_back(self, record: DomainRecord, meta: VmMetadata, why: Exception) -> None:
+        """A VM that was complete before gets its old definition back, without the volumes that were to be added to it."""
         kept = {v.name for v in record.metadata.volumes} if record.metadata is not None else set()
-        for volume in meta.volumes:
-            if volume.name not in kept and not volume.given:
-                _volume_job.delete_patiently(self.host.pools.get(volume.pool), volume.name)
-        domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(record.root), 0)
-        if record.active and record.metadata is not None:
-            write_metadata(domain, record.metadata)
+        try:
+            for volume in meta.volumes:
+                if volume.name not in kept and not volume.given:
+                    _volume_job.delete_patiently(self.host.pools.get(volume.pool), volume.name)
+            domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(record.root), 0)
+            if record.active and record.metadata is not None:
+                write_metadata(domain, record.metadata)
+        except (SpecError, FleetError, libvirt.libvirtError) as exc:
+            raise FleetError("{0} Taking the change of VM {1} back failed as well: {2}. Run it again when the cause is gone".format(
+                _message(why), record.name, _message(exc)), "undo_failed") from why
 
     def _change_running(self, plan: VmPlan, domain: libvirt.virDomain, outcome: Outcome) -> List[str]:
         """Change the running guest as far as it follows; returns the options that it did not follow, which wait for a restart."""
@@ -376,12 +380,12 @@ class Converger:
                 plan.spec.name, "; ".join("{0} is {1!r}, not {2!r}".format(k, a, b) for k, (a, b) in sorted(residue.items()))), "residue")
 
     def undo_all(self, outcomes: Sequence[Outcome]) -> None:
-        _in_parallel([o for o in outcomes if o.plan and o.plan.made], self._undo)
+        _in_parallel([o for o in outcomes if o.plan and o.plan.unfinished], self._undo)
 
     def _undo(self, outcome: Outcome) -> None:
-        """Take back a creation: exactly what this plan made. Volumes that the user gave stay."""
+        """Take back a creation, or what is left of an interrupted one. Volumes that the user gave stay."""
         plan = outcome.plan
-        if plan is None or not plan.made or plan.metadata is None or outcome.undone:
+        if plan is None or not plan.unfinished or plan.metadata is None or outcome.undone:
             return
         try:
             domain = self.host.conn.lookupByUUIDString(plan.spec.uuid)
@@ -484,7 +488,7 @@ def _foretold(plan: VmPlan, shown: Optional[Dict[str, Any]]) -> Optional[Dict[st
 def result_of(outcome: Outcome, check: bool = False) -> Dict[str, Any]:
     """One VM's part of a module's result."""
     plan = outcome.plan
-    result: Dict[str, Any] = {"name": outcome.name, "changed": bool(plan and plan.changed and outcome.carried_out and not outcome.undone),
+    result: Dict[str, Any] = {"name": outcome.name, "changed": bool(plan and plan.changed and outcome.carried_out and not (outcome.undone and plan.made)),
                               "actions": list(plan.actions) if plan else [], "seconds": round(outcome.seconds, 3)}
     shown = _current(outcome)
     if check and plan is not None and outcome.error is None:

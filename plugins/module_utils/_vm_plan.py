@@ -70,6 +70,11 @@ class VmPlan:
     intent: _live.Intent = field(default_factory=_live.Intent)
 
     @property
+    def unfinished(self) -> bool:
+        """Whether the VM is not the user's yet, so that a failure undoes it: made by this run, or taken over from one that was interrupted."""
+        return self.made or self.finish
+
+    @property
     def changed(self) -> bool:
         """Whether carrying it out changes anything."""
         return bool(self.actions)

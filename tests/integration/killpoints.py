@@ -183,9 +183,8 @@ class Site:
 
     def define(self, short, devices="", extra=""):
         """A domain as someone else would define it."""
-        return self.conn.defineXML(
-            "<domain type='qemu'><name>{0}</name><memory unit='MiB'>32</memory>{2}<os><type machine='q35'>hvm</type></os><devices>{1}</devices></domain>".format(
-                self.name(short), devices, extra))
+        form = "<domain type='qemu'><name>{0}</name><memory unit='MiB'>32</memory>{2}<os><type machine='q35'>hvm</type></os><devices>{1}</devices></domain>"
+        return self.conn.defineXML(form.format(self.name(short), devices, extra))
 
     def domain(self, short="a"):
         """libvirt's handle of a domain, or None."""

@@ -4,6 +4,7 @@
 """A pool that is too small, or runs full half-way: refused before or undone after, never left half-made."""
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import tempfile
@@ -125,6 +126,20 @@ def test_no_room_for_the_seed(site):
     vm = site.vm(seed={"hostname": "a", "write_files": [{"path": "/a", "content": os.urandom(2 * MIB).hex()}]})
     result = site.run([vm], fails=True, **GENEROUS)
     assert result["reason"] == "volume_failed" and "seed" in result["msg"], result["msg"]
+    assert_as_before(site)
+
+
+def test_no_room_to_finish_what_an_interrupted_run_began(site):
+    """Nothing of it is left: a VM that never was complete is nobody's."""
+    vm = site.vm()
+    for point in itertools.count():
+        assert site.start([vm], point, **GENEROUS).wait() is None
+        if site.domain() is not None and site.metadata().phase == "building" and not site.made():
+            break
+        site.run(site.absent())
+    fill(site, 64 << 10)
+    result = site.run([vm], fails=True, **GENEROUS)
+    assert result["reason"] == "volume_failed" and "No space left" in result["msg"], result["msg"]
     assert_as_before(site)
 
 
