@@ -26,6 +26,9 @@ note_what_is_there() {
     if virsh -c qemu:///system -q pool-info kvmfleet >/dev/null 2>&1; then
         touch "$state/pool-was-there"
     fi
+    if [ -e ~/.ssh/kvmfleet/"$vm" ]; then
+        touch "$state/key-was-there"
+    fi
     touch "$state/started"
 }
 
