@@ -205,7 +205,7 @@ class Converger:
         for outcome in outcomes:
             for volume in self._doomed(outcome):
                 path = self.host.pools.get(volume.pool).path_of(volume.name)
-                for real in {path, os.path.realpath(path)}:
+                for real in sorted({path, os.path.realpath(path)}):
                     domains = [d for d in usage.domains.get(real, []) if d not in going]
                     overlays = [n for n in usage.overlays.get(real, []) if n not in doomed_names]
                     reason = _volumes.Usage({real: domains}, {real: overlays}).why_needed(real)

@@ -168,7 +168,8 @@ def check_mac(option: str, value: Any) -> str:
     """A unicast MAC address in lower case with colons."""
     mac = str(value).strip().lower().replace("-", ":")
     if not _MAC.match(mac):
-        raise SpecError(option, value, "is not a MAC address", "Write six pairs of hexadecimal digits such as 52:54:00:12:34:56, in YAML with quotes around (it can be read as a number)")
+        raise SpecError(option, value, "is not a MAC address",
+                        "Write six pairs of hexadecimal digits such as 52:54:00:12:34:56, in YAML with quotes around (it can be read as a number)")
     if int(mac[:2], 16) & 1:
         raise SpecError(option, value, "is a multicast address; a NIC needs a unicast one", "Use an even second digit, such as 52:54:00:...")
     return mac
