@@ -323,7 +323,9 @@ shutdown_timeout:
   type: int
   default: 120
 timeout:
-  description: Seconds a guest may take to follow a change while it runs, such as letting go of a disk.
+  description:
+    - Seconds a guest may take to follow a change while it runs, such as letting go of a disk.
+    - What it has not followed by then waits for its restart, is returned as C(restart_required) by every run, and is not tried again.
   type: int
   default: 60
 """

@@ -242,19 +242,26 @@ def same_machine(wanted: str, actual: str) -> bool:
     return stem is not None and actual.startswith(stem)
 
 
-def _same_device(one: Union[ObservedDisk, ObservedNic], other: Union[ObservedDisk, ObservedNic]) -> bool:
-    if isinstance(one, ObservedDisk):
-        return isinstance(other, ObservedDisk) and one.target == other.target
-    return isinstance(other, ObservedNic) and one.mac == other.mac
-
-
-def _align(devices: Dict[str, Any], others: Dict[str, Any]) -> Dict[str, Any]:
-    aligned_devices: Dict[str, Any] = {}
-    for key, device in devices.items():
+def _align_disks(disks: Dict[str, ObservedDisk], others: Dict[str, ObservedDisk]) -> Dict[str, ObservedDisk]:
+    """A disk is its name, or where that is none of ours, its target."""
+    found = {}
+    for key, disk in disks.items():
         if key not in others:
-            key = next((k for k, other in others.items() if k not in devices and _same_device(device, other)), key)
-        aligned_devices[key] = device
-    return aligned_devices
+            key = next((k for k, other in others.items() if k not in disks and other.target == disk.target), key)
+        found[key] = disk
+    return found
+
+
+def _align_nics(nics: Dict[str, ObservedNic], others: Dict[str, ObservedNic]) -> Dict[str, ObservedNic]:
+    """A NIC is its MAC: numbers move up when one before it goes."""
+    by_mac = {other.mac: key for key, other in others.items()}
+    macs = {nic.mac for nic in nics.values()}
+    found = {}
+    for key, nic in nics.items():
+        if nic.mac not in by_mac and key in others and others[key].mac in macs:
+            key = nic.mac  # its number is another's there
+        found[by_mac.get(nic.mac, key)] = nic
+    return found
 
 
 def aligned(vm: ObservedVm, other: ObservedVm) -> ObservedVm:
@@ -262,7 +269,7 @@ def aligned(vm: ObservedVm, other: ObservedVm) -> ObservedVm:
 
     A domain bears our aliases from its adoption on, and runs with them from its next start.
     """
-    return dataclasses.replace(vm, disks=_align(vm.disks, other.disks), nics=_align(vm.nics, other.nics))
+    return dataclasses.replace(vm, disks=_align_disks(vm.disks, other.disks), nics=_align_nics(vm.nics, other.nics))
 
 
 def _plain(value: Any) -> Any:
@@ -545,19 +552,26 @@ def find_disk(root: ET.Element, name: str, path: str = "") -> Optional[ET.Elemen
 
 
 def find_nic(root: ET.Element, number: int, mac: Optional[str]) -> Optional[ET.Element]:
-    """NIC C(number): by our alias, else by MAC, else the NIC at that place that has no alias of ours."""
-    nics = root.findall("devices/interface")
-    by_mac = None
-    for nic in nics:
-        seen = _observe_nic(nic)
+    """NIC C(number): by MAC, else by our alias, else the NIC at that place that has no alias of ours."""
+    nics = [(nic, _observe_nic(nic)) for nic in root.findall("devices/interface")]
+    for nic, seen in nics:
+        if mac and seen.mac == mac:
+            return nic
+    for nic, seen in nics:
         if seen.ours and seen.key == nic_key(number):
             return nic
-        if mac and seen.mac == mac:
-            by_mac = nic
-    if by_mac is not None or mac:
-        return by_mac
-    plain = [n for n in nics if not _observe_nic(n).ours]
-    return plain[number] if number < len(plain) and len(plain) == len(nics) else None
+    return nics[number][0] if not mac and number < len(nics) and not any(seen.ours for _nic, seen in nics) else None
+
+
+def _number_nic(root: ET.Element, nic: ET.Element, number: int) -> None:
+    """Give a NIC its number; one that has it already, and another MAC, takes over the number that this one had."""
+    name, former = ALIAS + nic_key(number), _attribute(nic, "alias", "name")
+    for other in root.findall("devices/interface"):
+        if other is not nic and _attribute(other, "alias", "name") == name:
+            _remove(other, "alias")
+            if former and former.startswith(ALIAS):
+                ET.SubElement(other, "alias", name=former)
+    _set(nic, "alias", name=name)
 
 
 def nic_key(number: int) -> str:
@@ -685,7 +699,7 @@ def _write_nic(root: ET.Element, spec: NicSpec, number: int, context: Context) -
             _set(nic, "mac", address=spec.mac)
         if spec.model:
             _set(nic, "model", type=spec.model)
-        _set(nic, "alias", name=ALIAS + nic_key(number))
+        _number_nic(root, nic, number)
     if kind == "bridge" and nic.find("virtualport") is None and context.openvswitch(name):
         ET.SubElement(nic, "virtualport", type="openvswitch")
     if spec.vlan is not None:

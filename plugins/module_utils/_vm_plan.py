@@ -381,7 +381,8 @@ class _Planner:
                 plan.actions.append("adopt the domain")
                 plan.mark = True
             old = _domain_xml.aligned(self.old, wanted)
-            named = ["{0}[{1}]".format(kind, k) for kind in ("disks", "nics") for k in getattr(old, kind) if k not in getattr(self.old, kind)]
+            named = ["{0}[{1}]".format(kind, k) for kind in ("disks", "nics") for k, device in getattr(old, kind).items()
+                     if k in getattr(wanted, kind) and device.key != k]
             if named:
                 plan.actions.append("name {0}".format(", ".join(named)))
             changes = _domain_xml.differences(old, wanted)

@@ -220,6 +220,23 @@ def test_aligned_names():
         assert set(aligned.disks) == set(other.disks) and set(aligned.nics) == set(other.nics) and differences(aligned, other) == {}
 
 
+@given(st.permutations([1, 2, 3]), st.integers(0, 3), st.booleans())
+def test_a_nic_is_its_mac(order, count, purge):
+    """Whatever place it has in the list: nothing of it changes but its number, and no two have one number."""
+    def nic(number):
+        return NicSpec(network="n{0}".format(number), mac="52:54:00:00:00:0{0}".format(number))
+    root = made(VmSpec("web", uuid=UUID, nics=[nic(1), nic(2), nic(3)]))
+    changed = render(VmSpec("web", nics=[nic(number) for number in order[:count]], purge_nics=purge), root, Context())
+    after = observe(changed)
+    kept = {"n{0}".format(number) for number in (order[:count] if purge else order)}
+    assert len(changed.findall("devices/interface")) == len(after.nics) == len(kept)
+    assert {n.source for n in after.nics.values()} == kept and all(n.mac.endswith(n.source[1:]) for n in after.nics.values())
+    assert [after.nics["nic{0}".format(place)].source for place in range(count)] == ["n{0}".format(number) for number in order[:count]]
+    before = _domain_xml.aligned(observe(root), after)
+    assert len(before.nics) == 3
+    assert [new for _old, new in differences(before, after).values() if new is not None] == []
+
+
 def test_the_metadata_counts_as_a_difference_but_not_its_bookkeeping():
     """Phases and tickets are ours alone."""
     one, two = made(VmSpec("web", uuid=UUID)), made(VmSpec("web", uuid=UUID))
