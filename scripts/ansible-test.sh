@@ -23,6 +23,9 @@ for folder in .cache/pip .config/pip; do
     fi
 done
 
+# Two runs of one command in one checkout would take the copy away from under each other
+exec 9>"$checkout/.ansible/ansible-test-$1.lock"
+flock 9
 rm -rf "$tree"
 mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard --deduplicate |

@@ -4,6 +4,7 @@
 """Run the gates: two at a time, each into a log that is shown when it fails, and one line for each."""
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import selectors
@@ -137,6 +138,9 @@ class Runner:
                     process.wait(timeout=max(0.0, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     print("process {0} does not end by {1}".format(process.pid, number.name), flush=True)
+        for process, _log, _started in self.running.values():
+            with contextlib.suppress(ProcessLookupError):  # usually nothing of the group is left
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def main(arguments: List[str]) -> int:
