@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -268,14 +267,15 @@ class PrivateLibvirt:
             'for folder in "$@"; do mount --bind "$root$folder" "$folder"; done',
             "mkdir -p /etc/libvirt/qemu/networks /var/lib/libvirt/qemu /var/lib/libvirt/images",
             "chown libvirt-qemu:libvirt-qemu /var/lib/libvirt/qemu",
-            # The shell is the init of its pid namespace and reaps QEMU's orphans; libvirtd waits long for a zombie to vanish
-            'virtlogd --pid-file "$root/virtlogd.pid" &', 'libvirtd --pid-file "$root/libvirtd.pid" &', "wait",
+            # The shell is the init of its pid namespace and reaps QEMU's orphans; libvirtd waits long for a zombie to vanish.
+            # It ends when its input does, with all others in the namespace: at the latest when the tests have been killed.
+            'virtlogd --pid-file "$root/virtlogd.pid" &', 'libvirtd --pid-file "$root/libvirtd.pid" &', "cat",
         ]
         self.log = open(os.path.join(root, "log"), "wb")
         self.process = subprocess.Popen(
             ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
              "sh", "-c", "\n".join(script), "sh", root]
-            + list(self.FOLDERS), stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
+            + list(self.FOLDERS), stdin=subprocess.PIPE, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
         self.conn = self._opened()
 
     def _opened(self):
@@ -291,11 +291,8 @@ class PrivateLibvirt:
 
     def stop(self):
         """End it with all that runs in it."""
-        if self.process.poll() is None:
-            with open("/proc/{0}/task/{0}/children".format(self.process.pid), encoding="ascii") as children:
-                for child in children.read().split():
-                    os.kill(int(child), signal.SIGKILL)  # init of the pid namespace: its end waits for that of all others
-            self.process.wait()
+        self.process.stdin.close()
+        self.process.wait()
         self.log.close()
 
 
