@@ -182,7 +182,9 @@ class NetworkConverger:
             self._require_same()
             before = _running(self.handle)
         if not before.get("active"):
-            steps.append(("start network {0}".format(spec.name), lambda: self.handle.create()))  # type: ignore[union-attr]  # pylint: disable=unnecessary-lambda
+            steps.append((
+                "start network {0}".format(spec.name),
+                lambda: self.handle.create()))  # type: ignore[union-attr]  # pylint: disable=unnecessary-lambda
         if before.get("autostart", False) != self.spec.autostart:
             steps.append(("set autostart of network {0} to {1}".format(spec.name, self.spec.autostart),
                           lambda: self.handle.setAutostart(int(self.spec.autostart))))  # type: ignore[union-attr]

@@ -500,8 +500,7 @@ def _refuse_fresh_claim(record: DomainRecord, meta: VmMetadata, claim_ttl_s: flo
     age = _metadata.age_seconds(meta.claimed or "")
     if record.active or age <= claim_ttl_s:
         raise FleetError("VM {0} was claimed by another run {1:.0f} s ago. Wait for that run to end; a claim that is older than claim_ttl "
-                         "({2:g} s) is removed".format(
-            record.name, age, claim_ttl_s), "name_in_use")
+                         "({2:g} s) is removed".format(record.name, age, claim_ttl_s), "name_in_use")
 
 
 def make_plan(host: Host, spec: VmSpec, ticket: Optional[str] = None, claim_ttl_s: float = DEFAULT_CLAIM_TTL_S) -> VmPlan:
@@ -528,6 +527,5 @@ def make_plan(host: Host, spec: VmSpec, ticket: Optional[str] = None, claim_ttl_
             return plan
         if phase == "failed":
             raise FleetError("VM {0} was left in phase failed: {1}. Delete it, then create it anew".format(
-                spec.name, record.metadata.reason or "no reason noted"),
-                             "failed_vm")
+                spec.name, record.metadata.reason or "no reason noted"), "failed_vm")
     return _Planner(host, spec, record).build()

@@ -21,8 +21,6 @@ def kept(tmp_path, monkeypatch):
     return path
 
 
-
-
 def test_the_probe_is_asked_once_and_then_kept(conn, run_module, kept):
     foretold = run_module("virt_probe", check=True)
     assert not os.path.exists(kept)

@@ -160,8 +160,8 @@ def test_disks_that_cannot_be(params, option):
 @pytest.mark.parametrize("params, option", [
     ({"vcpus": 2, "max_vcpus": 1}, "max_vcpus"), ({"memory": "2GiB", "max_memory": "1GiB"}, "max_memory"),
     ({"secure_boot": True, "firmware": "bios"}, "secure_boot"),
-    ({"boot": ["hd", "hd"]}, "boot"), ({"vcpus": 4, "topology": {"sockets": 3}}, "topology"), ({"graphics": {"type": "vnc", "password": "123456789"}},
-                                                                                             "graphics.password"),
+    ({"boot": ["hd", "hd"]}, "boot"), ({"vcpus": 4, "topology": {"sockets": 3}}, "topology"),
+    ({"graphics": {"type": "vnc", "password": "123456789"}}, "graphics.password"),
     ({"graphics": {"type": "vnc", "port": 80}}, "graphics.port"), ({"labels": {"": "x"}}, "labels."), ({"state": "gone"}, "state"), ({"name": ""}, "name"),
     ({"state": "absent", "memory": "1GiB"}, "memory"), ({"group": "A"}, "group"), ({"description": "\x01"}, "description"), ({"index": "-1"}, "index"),
     ({"disks": [{"size": "1GiB"}, {"name": "root", "size": "1GiB"}]}, "disks"), ({"disks": [{"name": "seed", "size": "1GiB"}]}, "disks"),
