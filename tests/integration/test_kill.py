@@ -78,7 +78,8 @@ class Sweep:
         """Kill a run of C(vms) at each of the points in turn; yields the number of the round, after which all has to be as it was before."""
         modes = (False, True) if self.step == 1 else (random.Random(SEED).random() < 0.5,)
         first = random.Random(SEED).randrange(self.step)
-        for number, (after, point) in enumerate(itertools.product(modes, range(first, total, self.step))):
+        points = list(itertools.product(modes, range(first, total, self.step)))
+        for number, (after, point) in enumerate(points):
             ended = self.site.start(vms, point, after, **params).wait()
             if ended is None:
                 self.kills += 1
@@ -87,10 +88,10 @@ class Sweep:
             assert_owned(self.site)
             yield number
         print("{0} points out of {1} calls".format(self.kills, total))
-        assert self.kills >= total // self.step * 0.8
+        assert self.kills >= len(points) * 0.7 - 1  # a stopped VM takes fewer calls than the running one that was counted
 
 
-SAMPLE_AND_ALL = pytest.mark.parametrize("step", [pytest.param(17, id="sample"), pytest.param(1, id="all", marks=pytest.mark.long)])
+SAMPLE_AND_ALL = pytest.mark.parametrize("step", [pytest.param(23, id="sample"), pytest.param(1, id="all", marks=pytest.mark.long)])
 
 
 @SAMPLE_AND_ALL
