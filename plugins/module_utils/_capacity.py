@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _metadata
@@ -95,7 +96,8 @@ class Resource:
     @property
     def available(self) -> int:
         """(total - reserved) x ratio - allocated; below 0 where more is given out than there is."""
-        return int((self.total - self.reserved) * self.ratio) - self.allocated
+        # As written, not as a binary fraction: 100 x 1.15 is 115, and 114 in floats.
+        return int((self.total - self.reserved) * Fraction(str(self.ratio))) - self.allocated
 
     def as_dict(self, unit: str, divide: int = 1) -> Dict[str, Any]:
         """Plain data with the unit in each key."""

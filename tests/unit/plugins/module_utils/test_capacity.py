@@ -122,3 +122,7 @@ def test_policies():
         with pytest.raises(SpecError) as caught:
             policy_from_params(params)
         assert caught.value.option == option
+
+
+def test_a_ratio_counts_as_it_is_written():
+    assert Resource(total=100, reserved=0, ratio=1.15).available == 115
