@@ -52,6 +52,15 @@ start_daemon() {
     as_root cp "$pid_file" "$state/$name.pid"
 }
 
+# As udev does where it runs. With a /dev/kvm that root can open and QEMU's user cannot, libvirt examines QEMU anew, for seconds,
+# at every single define and start.
+let_qemu_open_kvm() {
+    if [ -c /dev/kvm ] && getent group kvm >/dev/null && [ "$(stat --format '%a %G' /dev/kvm)" != "660 kvm" ]; then
+        as_root chgrp kvm /dev/kvm
+        as_root chmod 0660 /dev/kvm
+    fi
+}
+
 is_process() {
     [ "$(cat "/proc/$1/comm" 2>/dev/null || true)" = "$2" ]
 }
@@ -83,6 +92,7 @@ case ${1:-} in
         if by_systemd; then
             as_root systemctl start virtlogd.socket libvirtd
         else
+            let_qemu_open_kvm
             start_daemon virtlogd
             start_daemon libvirtd
         fi

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, parse_int, parse_mib, parse_size
-from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, disk_paths
+from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, active_pools, disk_paths
 
 try:
     import libvirt
@@ -195,7 +195,7 @@ def pool_use(pool: Pool, domains: Iterable[DomainRecord], policy: Policy) -> Poo
                 booked[volume.name] = volume.booked
     attached = {path for domain in domains for path in domain.paths}
     total = 0
-    for handle in pool.handle.listAllVolumes():
+    for handle in pool.volumes():
         name = handle.name()
         if name in booked:
             continue
@@ -275,13 +275,11 @@ def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True) 
     domains = records(conn)
     resources = compute(conn, domains, policy)
     pools: Dict[str, Dict[str, Any]] = {}
-    for handle in conn.listAllStoragePools():
-        if not handle.isActive():
-            pools[handle.name()] = {"active": False}
-            continue
-        pool = Pool(conn, handle.name())
+    for handle in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE):
+        pools[handle.name()] = {"active": False}
+    for pool in active_pools(conn):
         use = pool_use(pool, domains, policy)
-        pools[pool.name] = {"active": True, "type": pool.type, "path": pool.target, "free_bytes": use.free, "autostart": bool(handle.autostart()),
+        pools[pool.name] = {"active": True, "type": pool.type, "path": pool.target, "free_bytes": use.free, "autostart": bool(pool.handle.autostart()),
                             **use.resource.as_dict("bytes")}
     result: Dict[str, Any] = {
         "vcpus": resources["vcpus"].as_dict("", 1000), "memory": resources["memory"].as_dict("mib"), "pools": pools,

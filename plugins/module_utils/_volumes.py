@@ -12,10 +12,10 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, error_code, is_gone
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 
 try:
     import libvirt
@@ -80,6 +80,15 @@ class Pool:
     def path_of(self, volume: str) -> str:
         """The path a volume of that name has or will have."""
         return os.path.join(self.target, volume)
+
+    def volumes(self) -> List[libvirt.virStorageVol]:
+        """Handles of all volumes; none where the pool has been stopped or undefined since it was looked up."""
+        try:
+            return list(self.handle.listAllVolumes())
+        except libvirt.libvirtError as exc:
+            if is_gone(exc) or not self.handle.isActive():
+                return []
+            raise
 
     def refresh(self, timeout_s: float = 30.0) -> None:
         """Let libvirt look at the directory anew. libvirt refuses while a volume is being made in the pool; then it is asked again until the deadline.
@@ -167,6 +176,18 @@ def describe(pool: str, handle: libvirt.virStorageVol) -> Volume:
     return Volume(pool=pool, name=handle.name(), path=root.findtext("target/path") or handle.path(), capacity=int(root.findtext("capacity") or 0),
                   allocation=int(root.findtext("allocation") or 0), format=kind if kind in ("qcow2", "raw", "iso") else kind,
                   backing=root.findtext("backingStore/path"), handle=handle)
+
+
+def active_pools(conn: libvirt.virConnect) -> Iterator[Pool]:
+    """All active pools; one that is stopped or undefined while they are listed is passed over."""
+    for handle in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        try:
+            pool = Pool(conn, handle.name())
+        except SpecError as exc:
+            if exc.code not in ("unknown_pool", "pool_inactive"):
+                raise
+            continue
+        yield pool
 
 
 class Pools:
@@ -297,8 +318,7 @@ def usage(conn: libvirt.virConnect, known: Optional[Dict[str, List[ET.Element]]]
     :param known: the XML of all domains by name, where it has been read already
     """
     domains: Dict[str, List[str]] = {}
-    targets = {handle.name(): ET.fromstring(handle.XMLDesc()).findtext("target/path") or ""
-               for handle in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)}
+    targets = {pool.name: pool.target for pool in active_pools(conn)}
     if known is None:
         known = {domain.name(): definitions(domain) for domain in conn.listAllDomains()}
     for name, roots in known.items():
@@ -367,10 +387,9 @@ def definitions(domain: libvirt.virDomain) -> List[ET.Element]:
 
 def _overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
     overlays: Dict[str, List[str]] = {}
-    for found in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-        pool = Pool(conn, found.name())
+    for pool in active_pools(conn):
         pool.refresh_if_possible()
-        for handle in pool.handle.listAllVolumes():
+        for handle in pool.volumes():
             try:
                 backing = describe(pool.name, handle).backing
             except libvirt.libvirtError as exc:
@@ -382,13 +401,6 @@ def _overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
                 overlays.setdefault(os.path.realpath(backing), []).append(handle.name())
                 overlays.setdefault(backing, []).append(handle.name())
     return overlays
-
-
-def check_fits(option: str, size: int, available: int, pool: str, what: str, code: str) -> None:
-    """Raises SpecError where C(size) bytes are more than C(available)."""
-    if size > available:
-        raise SpecError(option, human_size(size), "{0} needs more than pool {1} has available ({2})".format(what, pool, human_size(max(0, available))),
-                        "Ask for less, use another pool, or free room", code)
 
 
 def domains_using(conn: libvirt.virConnect, path: str) -> Iterable[Any]:
