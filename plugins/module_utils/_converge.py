@@ -255,10 +255,8 @@ class Converger:
 
     @staticmethod
     def _unfinished(plan: VmPlan, meta: VmMetadata) -> VmMetadata:
-        """The plan's metadata as it has to be until the seed is written: with the hash of the seed that is there."""
-        if plan.seed is None or plan.record is None:
-            return meta
-        return dataclasses.replace(meta, seed_hash=plan.record.metadata.seed_hash if plan.record.metadata is not None else None)
+        """The plan's metadata as it has to be until the seed is written: without a hash, for what is there may be half of either."""
+        return meta if plan.seed is None or plan.record is None else dataclasses.replace(meta, seed_hash=None)
 
     def _domain(self, plan: VmPlan) -> libvirt.virDomain:
         return self.host.conn.lookupByName(plan.spec.name)
@@ -296,7 +294,7 @@ class Converger:
             self._volumes(plan, plan.metadata, domain)
         except (SpecError, FleetError, libvirt.libvirtError) as exc:
             if plan.record is not None and not plan.finish:
-                self._take_back(plan.record, plan.metadata, exc)
+                self._take_back(plan, plan.record, plan.metadata, exc)
             raise
         hopeless: List[str] = []
         if domain.isActive() and "shutdown" not in plan.power:
@@ -325,9 +323,10 @@ class Converger:
             iso = _seed.build_iso(plan.seed.documents, plan.seed.spec.format)
             _seed.write_volume(self.host.conn, self.host.pools.get(plan.seed.pool), plan.seed.name, iso)
 
-    def _take_back(self, record: DomainRecord, meta: VmMetadata, why: Exception) -> None:
+    def _take_back(self, plan: VmPlan, record: DomainRecord, meta: VmMetadata, why: Exception) -> None:
         """A VM that was complete before gets its old definition back, without the volumes that were to be added to it."""
         kept = {v.name for v in record.metadata.volumes} if record.metadata is not None else set()
+        kept.update(job.name for job in plan.jobs if job.foreign)
         try:
             for volume in meta.volumes:
                 if volume.name not in kept and not volume.given:
@@ -393,10 +392,13 @@ class Converger:
             if not is_gone(exc):
                 raise
             return
+        if domain.name() != plan.spec.name or _metadata.find(ET.fromstring(domain.XMLDesc(0))) is None:
+            return  # somebody else's, under the UUID that was given
+        foreign = {job.name for job in plan.jobs if job.foreign}
         try:
             _power.force_off(domain)
             for volume in plan.metadata.volumes:
-                if not volume.given:
+                if not volume.given and volume.name not in foreign:
                     _volume_job.delete_patiently(self.host.pools.get(volume.pool), volume.name)
             undefine(domain)
         except (SpecError, FleetError, libvirt.libvirtError) as exc:

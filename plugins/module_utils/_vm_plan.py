@@ -9,7 +9,7 @@ import os
 import uuid as uuid_lib
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Collection, Dict, List, Optional
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _live, _metadata, _power, _seed, _volume_job
 from ansible_collections.kvmfleet.core.plugins.module_utils._admission import DEFAULT_CLAIM_TTL_S, Demand
@@ -153,7 +153,8 @@ def _known_volume(host: Host, path: str) -> Optional[str]:
 class _Planner:
     """Builds the plan of one VM, step by step; each step adds to the plan."""
 
-    def __init__(self, host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> None:
+    def __init__(self, host: Host, spec: VmSpec, record: Optional[DomainRecord], going: Collection[str] = ()) -> None:
+        self.going = going  # volumes of a predecessor, which are deleted before
         self.host, self.spec, self.record = host, dataclasses.replace(spec), record
         self.plan = VmPlan(self.spec, "update" if record else "create", record, made=record is None)
         self.meta = VmMetadata() if record is None or record.metadata is None else _copy_metadata(record.metadata)
@@ -260,12 +261,16 @@ class _Planner:
     def _user_volume(self, disk: DiskSpec, source: DiskSource) -> None:
         """A user's volume is listed as the VM's own only where the user said that it goes with the VM."""
         listed = self.meta.volume(disk.name)
+        if listed is not None and listed.given and (listed.pool, listed.name) != (disk.pool, disk.volume):
+            self.meta.volumes.remove(listed)  # another one has taken its place
+            self.plan.mark = True
+            listed = None
         if disk.delete_with_vm and disk.volume is not None and listed is None:
             size = self.host.pools.get(disk.pool or "").capacity_of(disk.volume) or 0
             self.meta.volumes.append(VolumeRef(disk.name, disk.pool or "", disk.volume, size, disk.reserve, given=True))
             if self.record is not None:
                 self.plan.mark = True
-        elif not disk.delete_with_vm and listed is not None and listed.given and (listed.pool, listed.name) == (disk.pool, disk.volume):
+        elif not disk.delete_with_vm and listed is not None and listed.given:
             self.meta.volumes.remove(listed)
             self.plan.mark = True
 
@@ -301,6 +306,8 @@ class _Planner:
         image = self.host.image(disk.image, disk.image_pool or pool_name) if disk.image else None
         extension = disk.format or ("raw" if pool.block else "qcow2")
         name = listed.name if listed else volume_name(self.spec.name, disk.name, self.uuid, "img" if extension == "raw" else extension)
+        if not listed:
+            self._require_free(option, pool, name)
         size = disk.size
         if size is None and disk.default_size is not None:
             size = max(disk.default_size, image.capacity if image else 0)
@@ -312,6 +319,12 @@ class _Planner:
             self.meta.volumes.append(VolumeRef(disk.name, pool_name, name, job.size, disk.reserve, planned=planned))
         self.plan.jobs.append(job)
         self.sources[disk.name] = DiskSource(kind, pool.path_of(name), job.format)
+
+    def _require_free(self, option: str, pool: Pool, name: str) -> None:
+        """A new volume's name can be taken where the UUID was given: by a disk that was kept when its VM was deleted, for instance."""
+        if name not in self.going and os.path.lexists(pool.path_of(name)):
+            raise SpecError(option, name, "pool {0} has a volume of that name already, which is not listed as this VM's".format(pool.name),
+                            "Give it as pool and volume, delete it with vm_disk, or use another uuid", "volume_exists")
 
     def _may_be_torso(self, disk: DiskSpec, listed: VolumeRef, pool: Pool) -> bool:
         """A full copy that an interrupted run began and did not note as complete; never one that the guest has been given already."""
@@ -337,10 +350,12 @@ class _Planner:
         files = _seed.documents(spec, instance_id, self.spec.hostname, self._all_nics())
         digest = _seed.documents_hash(files, spec.format)
         if not listed:
+            self._require_free("seed", pool, name)
             self.meta.volumes.append(VolumeRef(SEED, pool_name, name, 1 << 20, planned=self.record is not None))
         there = bool(listed) and pool.lookup(name) is not None
         if digest != self.meta.seed_hash or not there or self.plan.finish:
             self.plan.seed = SeedJob(spec, files, digest, pool_name, name, new=self.meta.seed_hash is None)
+            self.plan.mark = self.plan.mark or self.record is not None  # no hash is noted while it is being rewritten
             if self.meta.seed_hash is not None and not self.plan.finish:
                 self.plan.takes_effect = "next_instance"
         self.meta.seed_instance_id, self.meta.seed_hash, self.meta.seed_format = instance_id, digest, spec.format
@@ -521,11 +536,15 @@ def make_plan(host: Host, spec: VmSpec, ticket: Optional[str] = None, claim_ttl_
             _refuse_fresh_claim(record, record.metadata, claim_ttl_s)
         if stale or phase == "deleting":
             first = _plan_delete(host, VmSpec(spec.name, state="absent"), record)
-            plan = _Planner(host, spec, None).build()
+            plan = _Planner(host, spec, None, going=[v.name for v in doomed(record, first.spec)]).build()
             plan.first = first
             plan.actions.insert(0, "remove a stale claim" if stale else "finish the interrupted deletion of its predecessor")
             return plan
         if phase == "failed":
             raise FleetError("VM {0} was left in phase failed: {1}. Delete it, then create it anew".format(
                 spec.name, record.metadata.reason or "no reason noted"), "failed_vm")
+        if any(not v.given and record.uuid[:8] not in v.name for v in record.metadata.volumes):
+            raise SpecError("name", spec.name, "is a copy of another VM (virt-clone): its metadata lists the other one's volumes",
+                            "Remove its metadata, virsh metadata {0} {1} --remove --config, then take it over with adopt: true".format(
+                                spec.name, _metadata.NAMESPACE), "not_ours")
     return _Planner(host, spec, record).build()

@@ -37,6 +37,7 @@ class VolumeJob:
     clone: str = "overlay"
     old_size: int = 0
     redo: bool = False
+    foreign: bool = False  # the name turned out to be taken by somebody else: undoing must not touch it
 
     @property
     def sentence(self) -> str:
@@ -93,7 +94,11 @@ def apply(job: VolumeJob, conn: libvirt.virConnect) -> None:
     if job.verb == "create":
         if job.redo:
             delete_patiently(job.pool, job.name)
-        _volumes.create(job.pool, job.name, job.size, job.format, job.image, job.clone)
+        try:
+            _volumes.create(job.pool, job.name, job.size, job.format, job.image, job.clone)
+        except FleetError as exc:
+            job.foreign = exc.code == "volume_exists"
+            raise
         return
     path = job.pool.path_of(job.name)
     running = list(_volumes.domains_using(conn, path))

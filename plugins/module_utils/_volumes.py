@@ -257,8 +257,10 @@ def create(pool: Pool, name: str, size: int, kind: str, image: Optional[Volume] 
 
     :param size: virtual size in bytes
     :param kind: C(qcow2) or C(raw)
-    Raises FleetError with libvirt's reason, such as a full disk.
+    Raises FleetError with libvirt's reason, such as a full disk; C(volume_exists) where the name is taken.
     """
+    if os.path.lexists(pool.path_of(name)):
+        raise FleetError("Volume {0} in pool {1} exists already, and is not ours to replace".format(name, pool.name), "volume_exists")
     try:
         if image is not None and clone == "full":
             handle = pool.handle.createXMLFrom(volume_xml(name, max(size, image.capacity), kind), image.handle)
@@ -293,11 +295,13 @@ class Usage:
     overlays: Dict[str, List[str]]
 
     def why_needed(self, path: str) -> Optional[str]:
-        """A sentence why a volume cannot be deleted, or None."""
-        if self.domains.get(path):
-            return "it is attached to {0}".format(", ".join(sorted(set(self.domains[path]))))
-        if self.overlays.get(path):
-            names = sorted(self.overlays[path])
+        """A sentence why a volume cannot be deleted, or None. A path is asked for as it is written and as it really is."""
+        spellings = {path, os.path.realpath(path)}
+        attached = {name for spelling in spellings for name in self.domains.get(spelling, [])}
+        if attached:
+            return "it is attached to {0}".format(", ".join(sorted(attached)))
+        names = sorted({name for spelling in spellings for name in self.overlays.get(spelling, [])})
+        if names:
             return "it is the backing file of {0}{1}".format(", ".join(names[:3]), " and {0} more".format(len(names) - 3) if len(names) > 3 else "")
         return None
 
@@ -405,8 +409,15 @@ def _overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
 
 def domains_using(conn: libvirt.virConnect, path: str) -> Iterable[Any]:
     """Active domains that have a disk at C(path), with the target name of that disk."""
+    real = os.path.realpath(path)
+    targets = {pool.name: pool.target for pool in active_pools(conn)}
     for domain in conn.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
         for disk in ET.fromstring(domain.XMLDesc()).iterfind("devices/disk"):
             source, target = disk.find("source"), disk.find("target")
-            if source is not None and target is not None and path in (source.get("file"), source.get("dev")):
+            if source is None or target is None:
+                continue
+            named = source.get("file") or source.get("dev") or ""
+            if source.get("pool"):
+                named = os.path.join(targets.get(source.get("pool", ""), ""), source.get("volume", ""))
+            if named and os.path.realpath(named) == real:
                 yield domain, target.get("dev")

@@ -354,3 +354,43 @@ def test_create_after_a_deletion_that_was_interrupted_by_a_refusal(site):
     assert site.made() == [volume_of(site)] != [old]
     deleted(site)
     site.assert_clean()
+
+
+def test_a_kept_disk_survives_a_new_vm_of_the_same_uuid(place):
+    uuid = "5a1e0f6c-0d5f-4d0e-9b0b-1f2e3d4c5b6a"
+    vm = {"name": place.name(), "uuid": uuid, "memory": "64MiB", "virt_type": "qemu", "disks": [{"pool": place.pool, "size": "1MiB"}]}
+    place.run("vm_set", vms=[vm])
+    place.run("vm_set", vms=[{"name": place.name(), "state": "absent", "delete_disks": False}])
+    kept = place.files()
+    assert len(kept) == 1
+    for clone in ("overlay", "full"):
+        disk = {"pool": place.pool, "size": "8MiB", "image": "image.qcow2", "clone": clone}
+        refused = place.run("vm_set", fails=True, vms=[dict(vm, disks=[disk])])
+        assert refused["reason"] == "volume_exists"
+        assert kept[0] in refused["msg"]
+    assert place.files() == kept
+    assert place.domains() == []
+
+
+def test_a_copy_of_a_vm_is_not_converged_onto_the_disks_of_its_original(place):
+    place.run("vm_set", vms=[{"name": place.name("web"), "memory": "64MiB", "virt_type": "qemu", "disks": [{"pool": place.pool, "size": "1MiB"}]}])
+    root = place.xml("web")
+    root.find("name").text = place.name("copy")
+    root.find("uuid").text = "11111111-2222-4333-8444-555555555555"
+    for alias in root.findall("devices/disk/source"):
+        alias.set("file", place.make_volume("copy.qcow2", 1 << 20))
+    place.conn.defineXML(ET.tostring(root, encoding="unicode"))
+    refused = place.run("vm_set", fails=True, vms=[{"name": place.name("copy"), "memory": "64MiB", "disks": [{"size": "2MiB"}]}])
+    assert refused["reason"] == "not_ours"
+    place.run("vm_set", vms=[{"name": place.name("copy"), "state": "absent"}])
+    assert len(place.files()) == 2  # the original's volume, and the copy's own
+
+
+def test_a_volume_is_attached_however_its_path_is_spelled(place, tmp_path):
+    path = place.make_volume("data.qcow2", 1 << 20)
+    (tmp_path / "link").symlink_to(place.target)
+    place.define("other", "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{0}/link/data.qcow2'/>"
+                          "<target dev='vda' bus='virtio'/></disk>".format(tmp_path))
+    refused = place.run("vm_disk", fails=True, pool=place.pool, name="data.qcow2", state="absent")
+    assert refused["reason"] == "volume_in_use"
+    assert os.path.exists(path)
