@@ -154,9 +154,8 @@ error:
   type: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_converge import converge_seed
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import SEED_OPTIONS
 
@@ -172,7 +171,7 @@ ARGUMENT_SPEC = dict(
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("domain", "instance_id")], supports_check_mode=True)
+    module = FleetModule(argument_spec=ARGUMENT_SPEC, mutually_exclusive=[("domain", "instance_id")], supports_check_mode=True)
     run_module(module, lambda conn: converge_seed(conn, module.params, module.check_mode))
 
 

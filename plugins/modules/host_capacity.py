@@ -136,15 +136,14 @@ numa_cells:
   elements: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import CAPACITY_OPTIONS, host_capacity, policy_from_params  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule  # noqa: E402
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(argument_spec=dict(COMMON_ARGUMENT_SPEC, facts={"type": "bool", "default": True}, **CAPACITY_OPTIONS), supports_check_mode=True)
+    module = FleetModule(argument_spec=dict(COMMON_ARGUMENT_SPEC, facts={"type": "bool", "default": True}, **CAPACITY_OPTIONS), supports_check_mode=True)
     run_module(module, lambda conn: dict(host_capacity(conn, policy_from_params(module.params), module.params["facts"]), changed=False), writes=False)
 
 

@@ -62,15 +62,14 @@ reason:
 
 from typing import Any, Dict
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module
 from ansible_collections.kvmfleet.core.plugins.module_utils._host_objects import PoolConverger, PoolSpec
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(supports_check_mode=True, argument_spec=dict(
+    module = FleetModule(supports_check_mode=True, argument_spec=dict(
         COMMON_ARGUMENT_SPEC,
         name={"type": "str", "required": True},
         path={"type": "path"},

@@ -75,15 +75,14 @@ cached:
 
 from typing import Any, Dict
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule
 from ansible_collections.kvmfleet.core.plugins.module_utils._virt_probe import settle
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(supports_check_mode=True, argument_spec=dict(
+    module = FleetModule(supports_check_mode=True, argument_spec=dict(
         COMMON_ARGUMENT_SPEC,
         virt_type={"type": "str", "choices": ["auto", "kvm", "qemu"], "default": "auto"},
         force={"type": "bool", "default": False},

@@ -122,16 +122,15 @@ error:
   type: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import CAPACITY_OPTIONS, policy_from_params  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._disk_module import DiskConverger  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule  # noqa: E402
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(
+    module = FleetModule(
         argument_spec=dict(
             COMMON_ARGUMENT_SPEC, name={"type": "str", "required": True}, pool={"type": "str", "required": True}, size={"type": "str"},
             format={"type": "str", "choices": ["qcow2", "raw"]}, image={"type": "str"}, image_pool={"type": "str"},

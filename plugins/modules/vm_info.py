@@ -307,17 +307,16 @@ reason:
 
 from typing import Any, Dict
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kvmfleet.core.plugins.module_utils import _guest, _vm_list
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, fail_from, run_module
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule
 
 STATES = ["pending", "building", "running", "paused", "stopping", "stopped", "crashed", "deleting", "failed"]
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(supports_check_mode=True, argument_spec=dict(
+    module = FleetModule(supports_check_mode=True, argument_spec=dict(
         COMMON_ARGUMENT_SPEC,
         names={"type": "list", "elements": "str", "aliases": ["name"]},
         group={"type": "str"},

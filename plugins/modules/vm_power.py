@@ -133,16 +133,15 @@ reason:
 
 from typing import Any, Dict
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.kvmfleet.core.plugins.module_utils import _power
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, fail_from, run_module
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import parse_int
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(supports_check_mode=True, argument_spec=dict(
+    module = FleetModule(supports_check_mode=True, argument_spec=dict(
         COMMON_ARGUMENT_SPEC,
         names={"type": "list", "elements": "str", "required": True, "aliases": ["name"]},
         action={"type": "str", "required": True, "choices": list(_power.ACTIONS)},

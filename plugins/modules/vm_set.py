@@ -48,7 +48,6 @@ options:
     default: 30
 requirements:
   - libvirt-python
-  - genisoimage, xorriso or mkisofs for seeds
 seealso:
   - module: kvmfleet.core.vm_domain
   - module: kvmfleet.core.vm_info
@@ -152,17 +151,16 @@ error:
   type: dict
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-
 from ansible_collections.kvmfleet.core.plugins.module_utils._arguments import vm_item_options  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import CAPACITY_OPTIONS  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._vm_module import run  # noqa: E402
 
 
 def main() -> None:
     """Entry point."""
-    module = AnsibleModule(
+    module = FleetModule(
         argument_spec=dict(
             COMMON_ARGUMENT_SPEC,
             vms={"type": "list", "elements": "dict", "required": True, "options": vm_item_options()},
