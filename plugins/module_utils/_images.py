@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, one_of
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, check_volume_name, one_of
 
 SOURCES = ("build", "url", "path")
 FORMATS = ("qcow2", "raw")
@@ -113,7 +113,7 @@ def image_from_entry(name_tag: str, entry: Mapping[str, Any]) -> Image:
     kind = one_of("format", entry.get("format") or "qcow2", FORMATS)
     checksum = parse_checksum("checksum", entry.get("checksum"))
     _refuse_others(source, entry)
-    volume = entry.get("volume") or None
+    volume = _volume(entry)
     if source == "build":
         return Image(name_tag, source, recipe=_recipe(entry), format=kind, volume=volume)
     if source == "url":
@@ -134,6 +134,11 @@ def _refuse_others(source: str, entry: Mapping[str, Any]) -> None:
             raise SpecError(key, entry[key], "does not go with source: {0}".format(source), "Leave it out, or use source: {0}".format(" or ".join(sources)))
 
 
+def _volume(entry: Mapping[str, Any]) -> Optional[str]:
+    """The name that an entry gives to its volume. One with a slash would be a file outside the pool."""
+    return check_volume_name("volume", entry["volume"]) if entry.get("volume") else None
+
+
 def _recipe(entry: Mapping[str, Any]) -> Recipe:
     suite = one_of("suite", entry.get("suite") or "bookworm", SUITES)
     packages = tuple(sorted(set(entry.get("packages") or [])))
@@ -145,6 +150,7 @@ def _recipe(entry: Mapping[str, Any]) -> Recipe:
 
 def image_volume_name(name_tag: str, entry: Mapping[str, Any]) -> str:
     """The name of the volume that holds an image, in any pool: the same from the catalog's side and from the host's. Raises SpecError."""
-    if not entry.get("source") and entry.get("volume"):
-        return str(entry["volume"])
+    volume = _volume(entry)
+    if not entry.get("source") and volume:
+        return volume
     return image_from_entry(name_tag, entry).volume_name()

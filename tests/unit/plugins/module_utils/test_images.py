@@ -66,6 +66,14 @@ def test_a_given_volume_name_wins():
     assert image_volume_name("a:1", dict(BUILD, volume="mine.qcow2")) == "mine.qcow2"
 
 
+@pytest.mark.parametrize("volume", ["../x.qcow2", "/etc/x", "a/b", ".."])
+@pytest.mark.parametrize("rest", [{}, BUILD, URL])
+def test_a_volume_is_a_file_in_the_pool(volume, rest):
+    with pytest.raises(SpecError) as caught:
+        image_volume_name("a:1", dict(rest, volume=volume))
+    assert caught.value.option == "volume"
+
+
 @pytest.mark.parametrize("entry, option", [
     ({}, "source"), ({"source": "ftp"}, "source"), ({"source": "url"}, "url"), ({"source": "url", "url": "ftp://x/y"}, "url"),
     ({"source": "url", "url": "file:///etc/shadow"}, "url"), ({"source": "path"}, "path"), ({"source": "build", "suite": "sid"}, "suite"),
