@@ -20,16 +20,37 @@ step() {
     printf '\n=== %s\n' "$*"
 }
 
+system_virsh() {
+    if [ "$(id -u)" -eq 0 ]; then
+        virsh -c qemu:///system -q "$@"
+    else
+        sudo virsh -c qemu:///system -q "$@"
+    fi
+}
+
 # What was there before is not the demo's to remove
 note_what_is_there() {
-    [ ! -e "$state/started" ] || return 0
-    if virsh -c qemu:///system -q pool-info kvmfleet >/dev/null 2>&1; then
+    local vms pools
+    if [ -s "$state/started" ]; then
+        if [ "$(cat "$state/started")" != "$vm" ]; then
+            echo "kvmfleet: the demo has made the VM $(cat "$state/started"); run make demo-clean before making $vm" >&2
+            exit 1
+        fi
+        return 0
+    fi
+    # Lists, so that a libvirt that cannot be asked ends the demo instead of looking like one that has nothing
+    vms=$(system_virsh list --all --name)
+    pools=$(system_virsh pool-list --all --name)
+    if grep -qxF "$vm" <<<"$vms"; then
+        touch "$state/vm-was-there"
+    fi
+    if grep -qE '^ *kvmfleet *$' <<<"$pools"; then
         touch "$state/pool-was-there"
     fi
     if [ -e ~/.ssh/kvmfleet/"$vm" ]; then
         touch "$state/key-was-there"
     fi
-    touch "$state/started"
+    echo "$vm" >"$state/started"
 }
 
 playbook() {

@@ -10,8 +10,10 @@ set -euo pipefail
 state=${KVMFLEET_LIBVIRTD_STATE:-/run/kvmfleet-libvirtd}
 export LC_ALL=C
 
+# A user who is not in the group libvirt may ask by sudo
 answers() {
-    timeout 10 virsh -c qemu:///system -q version >/dev/null 2>&1
+    timeout 10 virsh -c qemu:///system -q version >/dev/null 2>&1 ||
+        { [ "$(id -u)" -ne 0 ] && sudo -n timeout 10 virsh -c qemu:///system -q version >/dev/null 2>&1; }
 }
 
 by_systemd() {
@@ -21,8 +23,8 @@ by_systemd() {
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
-        sudo -n "$@"
+    elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        sudo "$@"
     else
         echo "kvmfleet: libvirtd does not run, and starting it takes root: $*" >&2
         exit 1
@@ -41,10 +43,14 @@ wait_until_it_answers() {
     done
 }
 
+is_process() {
+    [ "$(cat "/proc/$1/comm" 2>/dev/null || true)" = "$2" ]
+}
+
 # Starts a daemon that writes its own pid file, unless it runs, and keeps that pid
 start_daemon() {
     local name=$1 pid_file=/run/$1.pid
-    if [ -s "$pid_file" ] && kill -0 "$(cat "$pid_file")" 2>/dev/null; then
+    if [ -s "$pid_file" ] && is_process "$(cat "$pid_file")" "$name"; then
         return
     fi
     as_root "$name" --daemon --pid-file "$pid_file"
@@ -59,10 +65,6 @@ let_qemu_open_kvm() {
         as_root chgrp kvm /dev/kvm
         as_root chmod 0660 /dev/kvm
     fi
-}
-
-is_process() {
-    [ "$(cat "/proc/$1/comm" 2>/dev/null || true)" = "$2" ]
 }
 
 stop_daemon() {
