@@ -10,13 +10,13 @@ packages_of() {
         # what linters and unit tests call
         check) packages_of build; echo shellcheck openssh-client genisoimage ;;
         # to be a KVM host and a control node
-        run) echo qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-clients python3-libvirt genisoimage dnsmasq-base ovmf swtpm \
+        run) echo qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-clients python3-libvirt dnsmasq-base ovmf swtpm \
                   openssh-client iproute2 ;;
         # to build a base image out of Debian's packages
         image) echo mmdebstrap debian-archive-keyring e2fsprogs fdisk grub-common grub-pc-bin grub-efi-amd64-bin dosfstools mtools qemu-utils ;;
         test) packages_of run; packages_of image; packages_of check ;;
         # ganeti-htools has the peers of the placement figures
-        bench) packages_of run; echo ganeti-htools ;;
+        bench) packages_of run; echo ganeti-htools genisoimage ;;
         *) echo "packages.sh: there is no set '$1' (build, check, run, image, test, bench)" >&2; exit 2 ;;
     esac
 }
