@@ -119,7 +119,7 @@ class ActionModule(ActionBase):
             plan.update(state=values["vm_state"], managed_only=values["vm_managed_only"], patterns=selection.names + selection.patterns)
             return plan
         # Which of several hosts has a VM, and what a pattern means today, only the hosts know.
-        needs_lookup = not selection.exact or (verb == "power" and len(left) > 1)
+        needs_lookup = not selection.exact or len(left) > 1
         if needs_lookup and found is None:
             plan.update(lookup=True, patterns=selection.names + selection.patterns)
             return plan
@@ -129,9 +129,9 @@ class ActionModule(ActionBase):
             if missing and verb == "power":
                 raise SpecError("vm_name", missing[0], "there is no such VM of ours on {0}".format(", ".join(plan["hosts"])),
                                 "Look at list_vms.yml", "unknown_vm")
-        names = {name for listed in plan["names"].values() for name in listed}
         if verb == "delete":
-            _request.check_confirm(values, len(names))
+            # Two hosts may each have a VM of one name: that is two VMs to lose.
+            _request.check_confirm(values, sum(len(listed) for listed in plan["names"].values()))
             plan["vms"] = {host: [_request.absent(name, values).item for name in listed] for host, listed in plan["names"].items()}
         else:
             plan.update(action=values["vm_action"], shutdown_timeout=values["vm_shutdown_timeout"], force=values["vm_force"])
