@@ -67,7 +67,9 @@ size:
     - Default with an image is the image's size.
   type: str
 default_size:
-  description: Virtual size of a volume that is made with the VM, if it is not there yet and O(ignore:size) is not given. One that exists keeps its size.
+  description:
+    - Virtual size of a volume that is made with a new VM, where O(ignore:size) is not given.
+    - A volume that exists keeps its size, and a VM that exists without this disk does not get it.
   type: str
 image:
   description: Volume (or absolute path) of the image that the new volume is made from.
@@ -391,5 +393,7 @@ class ModuleDocFragment:
         "vms", "The VMs.", VM_DOC, SET_DOC,
         _suboptions("disks", "Disks of the VM, the one to boot from first.", DISK_DOC, NEW_DISK_DOC, type="list", elements="dict"),
         _suboptions("nics", "Network interfaces of the VM.", NIC_DOC, ADDRESS_DOC, type="list", elements="dict"),
+        _suboptions("default_nics", "Network interfaces of a VM that does not exist yet, where O(ignore:nics) is not given. One that exists keeps its own.",
+                    NIC_DOC, ADDRESS_DOC, type="list", elements="dict"),
         _suboptions("seed", "The cloud-init seed that configures the guest at its first boot.", SEED_OPTIONS_DOC.replace("O(", "O(ignore:"), type="dict"),
         type="list", elements="dict", required="true"))

@@ -130,4 +130,5 @@ def domain_options() -> Dict[str, Any]:
 def vm_item_options() -> Dict[str, Any]:
     """The argument spec of one item of vm_set's C(vms)."""
     return dict(VM_OPTIONS, disks={"type": "list", "elements": "dict", "options": dict(DISK_OPTIONS, **NEW_DISK_OPTIONS)},
-                nics={"type": "list", "elements": "dict", "options": dict(NIC_OPTIONS, **ADDRESS_OPTIONS)}, **SET_OPTIONS)
+                nics={"type": "list", "elements": "dict", "options": dict(NIC_OPTIONS, **ADDRESS_OPTIONS)},
+                default_nics={"type": "list", "elements": "dict", "options": dict(NIC_OPTIONS, **ADDRESS_OPTIONS)}, **SET_OPTIONS)

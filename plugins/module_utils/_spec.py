@@ -367,6 +367,7 @@ class VmSpec:
     boot: Optional[List[str]] = None
     disks: Optional[List[DiskSpec]] = None
     nics: Optional[List[NicSpec]] = None
+    default_nics: Optional[List[NicSpec]] = None
     seed: Optional[Dict[str, Any]] = None  # options of _seed_spec, checked there
     graphics: Optional[GraphicsSpec] = None
     serial_console: Optional[bool] = None
@@ -591,6 +592,9 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
     if params.get("nics") is not None:
         spec.nics = _each("nics", params["nics"], lambda item, index: nic_from_params(item))
         _check_nics(spec.nics or [])
+    if params.get("default_nics") is not None:
+        spec.default_nics = _each("nics", params["default_nics"], lambda item, index: nic_from_params(item))
+        _check_nics(spec.default_nics or [])
     if params.get("graphics") is not None:
         graphics = params["graphics"]
         spec.graphics = GraphicsSpec(type=one_of("graphics.type", graphics.get("type") or "none", ("none", "vnc", "spice")),

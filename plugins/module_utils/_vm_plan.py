@@ -163,9 +163,11 @@ class _Planner:
         self.sources: Dict[str, DiskSource] = {}
         self.state = "absent"
         self.made_up = False
+        self.pool: Optional[str] = None
         if record is None:
             self.spec.vcpus = self.spec.vcpus or self.spec.default_vcpus
             self.spec.memory_mib = self.spec.memory_mib or self.spec.default_memory_mib
+            self.spec.nics = self.spec.default_nics if self.spec.nics is None else self.spec.nics
             check_domain_name("name", spec.name)
             self.made_up = not spec.uuid
             self.uuid = spec.uuid or str(uuid_lib.uuid4())
@@ -243,8 +245,17 @@ class _Planner:
         if addresses or any(n.addresses for n in nics) or self.record is None:
             self.meta.addresses = addresses
 
+    def _unasked(self, disk: DiskSpec) -> bool:
+        """Whether a disk is for a new VM only (it has nothing but a default size), and this VM was there without it."""
+        there = self.record is not None and not self.plan.finish
+        return there and disk.size is None and disk.default_size is not None and self.meta.volume(disk.name) is None
+
     def _disks(self) -> None:
-        for number, disk in enumerate(self.spec.disks or []):
+        self.pool = _first_pool(self.spec, self.meta)
+        wanted = [(number, disk) for number, disk in enumerate(self.spec.disks or []) if not self._unasked(disk)]
+        if self.spec.disks:
+            self.spec.disks = [disk for _, disk in wanted] or None  # an empty list would be a wish to have none
+        for number, disk in wanted:
             option = "disks[{0}]".format(number)
             if disk.managed:
                 self._managed_disk(disk, option)
@@ -276,7 +287,7 @@ class _Planner:
 
     def _managed_disk(self, disk: DiskSpec, option: str) -> None:
         listed = self.meta.volume(disk.name)
-        pool_name = listed.pool if listed else (disk.pool or _first_pool(self.spec, self.meta))
+        pool_name = listed.pool if listed else (disk.pool or self.pool)
         if not pool_name:
             raise SpecError(option + ".pool", None, "no pool is given for disk {0!r}".format(disk.name), "Give the storage pool for it")
         if listed and disk.pool and disk.pool != listed.pool:
@@ -339,7 +350,7 @@ class _Planner:
             return
         spec = seed_from_params(self.spec.seed)
         listed = self.meta.volume(SEED)
-        pool_name = listed.pool if listed else _first_pool(self.spec, self.meta)
+        pool_name = listed.pool if listed else self.pool
         if not pool_name:
             raise SpecError("seed", None, "there is no pool to put the seed in", "Give a disk with a pool")
         pool = self.host.pools.get(pool_name)

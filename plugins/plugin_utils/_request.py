@@ -63,6 +63,7 @@ class Request:
     nics: Optional[List[NicRequest]] = None
     disks: Optional[List[DiskRequest]] = None
     image: Optional[str] = None
+    nics_by_default: bool = False  # nobody asked for them: they are for a new VM only
 
 
 @dataclass
@@ -266,6 +267,10 @@ def _nic_wishes(values: Mapping[str, Any], group: Mapping[str, Any]) -> List[Tup
             raise _fail(where + ".network", None, "is missing", "Name a network of kvmfleet_networks or of the host's kvm_networks")
         wishes.append((where, nic))
     return wishes
+
+
+def _asks_for_nics(values: Mapping[str, Any]) -> bool:
+    return values.get("vm_networks") is not None or any(values.get(key) for key in ("vm_network", "vm_ip", "vm_mac", "vm_nameservers"))
 
 
 def _check_network(option: str, name: str, catalogs: Catalogs, hosts: Sequence[Host]) -> Dict[str, Any]:
@@ -488,7 +493,7 @@ def build(values: Mapping[str, Any], catalogs: Catalogs, hosts: Sequence[Host], 
             item.update(set=label, index=index)
         if seed is not None:
             item["seed"] = dict(seed, hostname=hostname or short)
-        requests.append(Request(name, item, [make(offset) for make in nics], disks, values.get("vm_image")))
+        requests.append(Request(name, item, [make(offset) for make in nics], disks, values.get("vm_image"), not _asks_for_nics(values)))
     return requests
 
 
@@ -507,7 +512,7 @@ def host_item(request: Request, host: Host, catalogs: Catalogs) -> Dict[str, Any
             target = dict(host.network(nic.network))
             target.update(nic.item)
             nics.append(target)
-        item["nics"] = nics
+        item["default_nics" if request.nics_by_default else "nics"] = nics
     if request.disks is not None:
         item["disks"] = [_host_disk(disk, host, catalogs, index) for index, disk in enumerate(request.disks)]
     return item

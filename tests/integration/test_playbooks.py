@@ -11,6 +11,7 @@ import re
 import stat
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 
 import pytest
 import yaml
@@ -250,6 +251,36 @@ def test_a_vm_that_is_not_ours_is_refused(playbooks, place, stopped):
     playbooks.refuses("power_vm", vm_name=place.name("theirs"), vm_action="start")
     assert playbooks.does("list_vms", vm_name=place.prefix + "-*").data["vms"] == []
     assert list(playbooks.does("list_vms", vm_name=place.prefix + "-*", vm_managed_only="no").vms) == [place.name("theirs")]
+
+
+def test_vms_of_one_name_on_two_hosts_are_counted_as_two(playbooks, place, stopped):
+    """Both hosts are the same libvirt, which is as good as two that have a VM of that name each."""
+    name = place.name("web")
+    playbooks.does("create_vm", vm_name=name, **stopped)
+    playbooks.inventory({"one": playbooks.host, "two": playbooks.host})
+    for wanted in (name, place.prefix + "-*"):
+        assert "2 VMs" in playbooks.refuses("delete_vm", vm_name=wanted)
+        assert "2 VMs" in playbooks.refuses("delete_vm", vm_name=wanted, vm_confirm="1")
+    assert playbooks.does("delete_vm", vm_name=name, vm_host="two").data["changed"] == 1 and place.domains() == []
+    assert playbooks.does("delete_vm", vm_name=name).data["changed"] == 0
+
+
+def test_what_nobody_asked_for_stays_as_it_is(playbooks, place, stopped):
+    """Neither the default NIC nor the default root disk is for a VM that exists: one on another network, and one that somebody else made."""
+    playbooks.host["kvm_networks"]["other"] = {"bridge": place.bridge}
+    playbooks.catalogs["kvmfleet_networks"]["other"] = {}
+    playbooks.inventory({"local": playbooks.host})
+    playbooks.does("create_vm", vm_name=place.name("web"), vm_network="other", **stopped)
+    place.define("theirs", "<disk type='file' device='disk'><source file='{0}'/><target dev='vda' bus='virtio'/></disk>"
+                           "<interface type='user'><model type='e1000'/></interface>".format(place.make_volume("theirs.qcow2", 1 << 20)))
+    before = {short: [ET.tostring(e) for e in place.xml(short).iter() if e.tag in ("interface", "disk")] for short in ("web", "theirs")}
+    files = place.files()
+    assert playbooks.does("create_vm", vm_name=place.name("web"), **stopped).changed == 0
+    adopted = dict(vm_name=place.name("theirs"), vm_adopt="true", vm_state="stopped")
+    assert playbooks.does("create_vm", **adopted).changed == 1
+    assert playbooks.does("create_vm", **adopted).changed == 0
+    assert before == {short: [ET.tostring(e) for e in place.xml(short).iter() if e.tag in ("interface", "disk")] for short in before}
+    assert place.files() == files
 
 
 def test_a_dead_host_is_reported(playbooks, place, stopped):

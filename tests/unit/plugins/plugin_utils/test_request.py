@@ -55,7 +55,7 @@ def test_one_vm() -> None:
     assert items(vm_image="debian:12", vm_memory="768MiB", vm_vcpus="1") == [{
         "name": "web", "state": "running", "vcpus": 1, "memory": "768MiB", "default_memory": "256MiB", "default_vcpus": 1, "arch": "x86_64",
         "shutdown_timeout": 120, "image": "debian:12", "key_name": "web", "virt_type": "qemu",
-        "seed": {"ssh_keys": [KEY], "hostname": "web"}, "nics": [{"network": "default"}],
+        "seed": {"ssh_keys": [KEY], "hostname": "web"}, "default_nics": [{"network": "default"}],
         "disks": [{"name": "root", "default_size": "2GiB", "pool": "pool1", "image": "debian.qcow2", "image_pool": "pool1"}],
     }]
 
@@ -73,7 +73,7 @@ def test_groups_and_namespaces() -> None:
     assert [(i["name"], i["seed"]["hostname"], i["group"], i["namespace"]) for i in made] == [
         ("web-1.default.acme", "web-1", "acme", "default"), ("web-2.default.acme", "web-2", "acme", "default")]
     assert items(vm_group="acme", vm_namespace="test")[0]["name"] == "web.test.acme"
-    assert made[0]["nics"] == [{"network": "acme"}], "a group's own network is the default of its VMs"
+    assert made[0]["default_nics"] == [{"network": "acme"}], "a group's own network is the default of its VMs"
 
 
 @pytest.mark.parametrize("name, reason", [
@@ -280,6 +280,14 @@ def test_bad_selectors(given: Dict[str, Any], option: str) -> None:
     with pytest.raises(SpecError) as caught:
         _request.select(_variables.read("delete", given))
     assert caught.value.option == option
+
+
+@pytest.mark.parametrize("given", [{"vm_network": "lan"}, {"vm_networks": ["lan"]}, {"vm_ip": "10.0.0.9/24"}, {"vm_mac": "52:54:00:00:00:01"},
+                                   {"vm_nameservers": "10.0.0.2"}])
+def test_nics_are_for_new_vms_only_unless_asked_for(given: Dict[str, Any]) -> None:
+    assert "nics" not in items()[0] and len(items()[0]["default_nics"]) == 1
+    asked = items(**given)[0]
+    assert "default_nics" not in asked and len(asked["nics"]) == 1
 
 
 @pytest.mark.parametrize("confirm, count, good", [(None, 0, True), (None, 1, True), (None, 2, False), (2, 2, True), (3, 2, False), (3, 0, True), (2, 1, False)])
