@@ -226,7 +226,8 @@ def host_facts(conn: libvirt.virConnect) -> Dict[str, Any]:
     hugepages = [{"size_kib": int(p.get("size", "0")), "pages": int(p.text or 0)}
                  for cell in capabilities.findall("host/topology/cells/cell") for p in cell.findall("pages") if int(p.get("size", "0")) > 4]
     native = capabilities.findtext("host/cpu/arch") or ""
-    networks = [{"name": n.name(), "active": bool(n.isActive()), "bridge": _bridge(n)} for n in conn.listAllNetworks()]
+    running = {n.name() for n in conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)}
+    networks = [{"name": n.name(), "active": n.name() in running, "bridge": _bridge(n)} for n in conn.listAllNetworks()]
     try:
         hypervisor = _version(conn.getVersion())
     except libvirt.libvirtError:
@@ -246,7 +247,12 @@ def _version(number: int) -> str:
 
 
 def _bridge(network: libvirt.virNetwork) -> Optional[str]:
-    found = ET.fromstring(network.XMLDesc()).find("bridge")
+    try:
+        found = ET.fromstring(network.XMLDesc()).find("bridge")
+    except libvirt.libvirtError as exc:
+        if is_gone(exc):
+            return None
+        raise
     return None if found is None else found.get("name")
 
 

@@ -106,7 +106,9 @@ class Host:
         kind, name = nic.source
         if kind == "network":
             if self._networks is None:
-                self._networks = {n.name(): bool(n.isActive()) for n in self.conn.listAllNetworks()}
+                # Networks come and go: what is listed as active is not asked again.
+                active = {n.name() for n in self.conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)}
+                self._networks = {n.name(): n.name() in active for n in self.conn.listAllNetworks()}
             if name not in self._networks:
                 raise SpecError(option + ".network", name, "there is no such libvirt network on this host",
                                 "Use one of: {0}".format(", ".join(sorted(self._networks)) or "(none is defined)"), "unknown_network")
