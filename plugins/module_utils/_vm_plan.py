@@ -254,7 +254,7 @@ class _Planner:
         self.pool = _first_pool(self.spec, self.meta)
         wanted = [(number, disk) for number, disk in enumerate(self.spec.disks or []) if not self._unasked(disk)]
         if self.spec.disks:
-            self.spec.disks = [disk for _, disk in wanted] or None  # an empty list would be a wish to have none
+            self.spec.disks = [disk for number, disk in wanted] or None  # an empty list would be a wish to have none
         for number, disk in wanted:
             option = "disks[{0}]".format(number)
             if disk.managed:
