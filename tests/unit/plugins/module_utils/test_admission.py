@@ -113,8 +113,8 @@ class Connection:
 
 def pools(capacity):
     """One pool of that capacity, empty."""
-    handle = SimpleNamespace(info=lambda: (2, capacity, 0, capacity), listAllVolumes=list)
-    return SimpleNamespace(get=lambda name: SimpleNamespace(name=name, handle=handle, path_of=lambda volume: "/p/" + volume))
+    handle = SimpleNamespace(info=lambda: (2, capacity, 0, capacity))
+    return SimpleNamespace(get=lambda name: SimpleNamespace(name=name, handle=handle, volumes=list, path_of=lambda volume: "/p/" + volume))
 
 
 def record(name="other", vcpus=0, memory=0, **more):

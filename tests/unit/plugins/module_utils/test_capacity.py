@@ -48,7 +48,7 @@ class Pool:
     def info(self):
         return self._info
 
-    def listAllVolumes(self):
+    def volumes(self):
         return list(self._volumes)
 
     def path_of(self, name):
