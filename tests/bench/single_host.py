@@ -85,8 +85,8 @@ class Bench:
                              vm_disk="10GiB", vm_state="stopped", vm_wait="none", vm_network="default", vm_ssh_key="'{0}'".format(KEY))
 
     def delete(self, count: int) -> float:
-        """Our delete_vm.yml over the set."""
-        return self.playbook(ROOT / "playbooks" / "delete_vm.yml", vm_name="kfbench-v-*", vm_confirm=count)
+        """Our delete_vm.yml over the set, named as it was created."""
+        return self.playbook(ROOT / "playbooks" / "delete_vm.yml", vm_name="kfbench-v", vm_count=count, vm_confirm=count)
 
     def list(self) -> float:
         """Our list_vms.yml."""
