@@ -13,14 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import (
-    SpecError,
-    check_address,
-    check_gateway,
-    check_interface,
-    check_label,
-    check_mac,
-    one_of,
-    parse_int,
+    SpecError, check_address, check_gateway, check_interface, check_label, check_mac, each, one_of, parse_int,
 )
 
 try:
@@ -559,16 +552,6 @@ def _network_config(seed_format: str, value: Mapping[str, Any]) -> Dict[str, Any
     return config
 
 
-def _each(option: str, items: Optional[Sequence[Any]], build: Any) -> List[Any]:
-    result = []
-    for index, item in enumerate(items or []):
-        try:
-            result.append(build(item))
-        except SpecError as exc:
-            raise exc.within("{0}[{1}].".format(option, index)) from None
-    return result
-
-
 def _unique(option: str, key: str, values: Sequence[str]) -> None:
     for index, value in enumerate(values):
         if value and value in values[:index]:
@@ -621,7 +604,7 @@ def _build(params: Mapping[str, Any]) -> SeedSpec:
         raise SpecError(
             "ssh_keys", None, "are for the image's default user, which default_user: false leaves out", "Give the keys to one of users"
         )
-    spec.users = _each("users", params.get("users"), _user)
+    spec.users = each("users", params.get("users"), lambda item, index: _user(item))
     _unique("users", "name", [u.name for u in spec.users])
     if params.get("root_password") is not None:
         if any(u.name == "root" for u in spec.users):
@@ -637,7 +620,7 @@ def _build(params: Mapping[str, Any]) -> SeedSpec:
         str(_matching("packages[{0}]".format(i), p, _PACKAGE, "a package name", "Write the name, or name=version, without blanks"))
         for i, p in enumerate(params.get("packages") or [])
     ]
-    spec.write_files = _each("write_files", params.get("write_files"), _file)
+    spec.write_files = each("write_files", params.get("write_files"), lambda item, index: _file(item))
     _unique("write_files", "path", ["" if f.append else f.path for f in spec.write_files])
     spec.bootcmd = _commands("bootcmd", params.get("bootcmd"))
     spec.runcmd = _commands("runcmd", params.get("runcmd"))
@@ -645,7 +628,7 @@ def _build(params: Mapping[str, Any]) -> SeedSpec:
         "timezone", params.get("timezone"), _TIMEZONE, "a time zone name", "Write it as in the tz database, such as Europe/Berlin or UTC"
     )
     spec.locale = _matching("locale", params.get("locale"), _LOCALE, "a locale name", "Write it as en_US.UTF-8")
-    spec.network = _each("network", params.get("network"), _nic)
+    spec.network = each("network", params.get("network"), lambda item, index: _nic(item))
     _unique("network", "mac", [n.mac for n in spec.network])
     if params.get("network_config"):
         if spec.network:

@@ -9,7 +9,7 @@ import ipaddress
 import re
 import uuid as uuid_lib
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 
@@ -484,9 +484,10 @@ def nic_from_params(params: Mapping[str, Any]) -> NicSpec:
     return nic
 
 
-def _each(option: str, items: Sequence[Any], build: Any) -> List[Any]:
+def each(option: str, items: Optional[Sequence[Any]], build: Callable[[Any, int], Any]) -> List[Any]:
+    """What C(build(item, index)) makes of each item; a SpecError of it names the item, as in C(disks[0].size)."""
     result = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(items or []):
         try:
             result.append(build(item, index))
         except SpecError as exc:
@@ -584,16 +585,16 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
         if len(set(spec.boot)) != len(spec.boot):
             raise SpecError("boot", ",".join(spec.boot), "names a device twice", "Name each at most once")
     if params.get("disks") is not None:
-        disks = spec.disks = _each("disks", params["disks"], disk_from_params)
+        disks = spec.disks = each("disks", params["disks"], disk_from_params)
         if len({d.name for d in disks}) != len(disks):
             raise SpecError("disks", [d.name for d in disks], "two disks have one name", "Give each its own name")
         if any(d.name == "seed" for d in disks):
             raise SpecError("disks", "seed", "is the name of the cloud-init seed's disk", "Call the disk something else")
     if params.get("nics") is not None:
-        spec.nics = _each("nics", params["nics"], lambda item, index: nic_from_params(item))
+        spec.nics = each("nics", params["nics"], lambda item, index: nic_from_params(item))
         _check_nics(spec.nics or [])
     if params.get("default_nics") is not None:
-        spec.default_nics = _each("nics", params["default_nics"], lambda item, index: nic_from_params(item))
+        spec.default_nics = each("nics", params["default_nics"], lambda item, index: nic_from_params(item))
         _check_nics(spec.default_nics or [])
     if params.get("graphics") is not None:
         graphics = params["graphics"]
