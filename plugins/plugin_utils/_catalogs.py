@@ -19,6 +19,11 @@ def _size(option: str, value: Any) -> str:
     return str(value)
 
 
+def _floor(option: str, value: Any) -> str:
+    parse_size(option, value, 0)
+    return str(value)
+
+
 def _count(option: str, value: Any) -> int:
     return parse_int(option, value, 0)
 
@@ -58,6 +63,10 @@ def _mapping(schema: Mapping[str, Reader]) -> Reader:
     return lambda option, value: read_entry(option, value, schema)
 
 
+def _pools(option: str, value: Any) -> Dict[str, Any]:
+    return {name: read_entry("{0}.{1}".format(option, name), rules, _POOL_RULES) for name, rules in to_dict(option, value).items()}
+
+
 _QUOTA: Dict[str, Reader] = {"vms": _count, "vcpus": _milli, "memory": _size, "disk": _size}
 _PER_RESOURCE: Dict[str, Reader] = {"vcpus": _any, "memory": _any, "disk": _any}
 
@@ -75,7 +84,7 @@ SCHEMAS: Dict[str, Dict[str, Reader]] = {
     },
     "kvmfleet_networks": {
         "cidr": _texts, "gateway": to_text, "nameservers": _texts, "search": _texts, "vlan": _positive, "mtu": _positive, "pool": to_text,
-        "admin_only": to_bool, "groups": _texts, "description": to_text,
+        "admin_only": to_bool, "groups": _texts, "description": to_text, "reachable": to_bool,
     },
     "kvmfleet_storage_classes": {"description": to_text, "pool": to_text, "admin_only": to_bool, "groups": _texts},
     "kvmfleet_groups": {
@@ -136,13 +145,14 @@ class Catalogs:
                 self.entry(catalog, name)
 
 
+_POOL_RULES: Dict[str, Reader] = {"floor": _floor, "admin_only": to_bool, "groups": _texts}
 _NIC_TARGET: Dict[str, Reader] = {"network": to_text, "bridge": to_text, "direct": to_text, "mode": to_text, "vlan": _positive, "mtu": _positive,
                                   "filter": to_text, "model": to_text, "queues": _positive}
 HOST_SCHEMA: Dict[str, Reader] = {
     "kvm_uri": to_text, "kvm_virt_type": _choice("auto", "kvm", "qemu"), "kvm_pool": to_text, "kvm_image_pool": to_text, "kvm_networks": to_dict,
     "kvm_storage_classes": to_dict, "kvm_ratios": _mapping(dict.fromkeys(_PER_RESOURCE, _number)), "kvm_reserved": _mapping(_PER_RESOURCE),
     "kvm_totals": _mapping(_PER_RESOURCE), "kvm_stopped_factor": _number, "kvm_region": to_text, "kvm_zone": to_text, "kvm_labels": to_dict,
-    "kvm_schedulable": to_bool,
+    "kvm_schedulable": to_bool, "kvm_groups": _texts, "kvm_admin_only": to_bool, "kvm_max_vms": _count, "kvm_pools": _pools,
 }
 
 
@@ -165,6 +175,10 @@ class Host:
     zone: Optional[str] = None
     labels: Dict[str, Any] = field(default_factory=dict)
     schedulable: bool = True
+    groups: List[str] = field(default_factory=list)
+    admin_only: bool = False
+    max_vms: Optional[int] = None
+    pools: Dict[str, Dict[str, Any]] = field(default_factory=dict)
 
     def network(self, name: str) -> Dict[str, Any]:
         """What a NIC on the network of that name is attached to on this host: by C(kvm_networks), else the libvirt network of the same name."""

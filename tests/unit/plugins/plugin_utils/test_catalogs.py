@@ -55,10 +55,15 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 def test_host_variables() -> None:
     host = read_host("kvm1", {"kvm_pool": "ssd", "kvm_ratios": {"vcpus": "4"}, "kvm_schedulable": "no", "kvm_zone": "", "kvm_totals": {"memory": "64GiB"}})
     assert (host.pool, host.ratios, host.schedulable, host.zone, host.totals) == ("ssd", {"vcpus": 4.0}, False, None, {"memory": "64GiB"})
+    host = read_host("kvm1", {"kvm_groups": "red,blue", "kvm_admin_only": "yes", "kvm_max_vms": "0",
+                              "kvm_pools": {"ssd": {"floor": "20GiB", "admin_only": "no", "groups": ["red"]}, "hdd": None}})
+    assert (host.groups, host.admin_only, host.max_vms) == (["red", "blue"], True, 0)
+    assert host.pools == {"ssd": {"floor": "20GiB", "admin_only": False, "groups": ["red"]}, "hdd": {}}
 
 
 @pytest.mark.parametrize("variable, value", [("kvm_virt_type", "xen"), ("kvm_ratios", {"cpu": 4}), ("kvm_ratios", {"vcpus": "many"}),
-                                             ("kvm_schedulable", "perhaps"), ("kvm_networks", "br0")])
+                                             ("kvm_schedulable", "perhaps"), ("kvm_networks", "br0"), ("kvm_admin_only", "maybe"), ("kvm_max_vms", -1),
+                                             ("kvm_pools", {"ssd": {"floor": "20"}}), ("kvm_pools", {"ssd": {"top": "20GiB"}})])
 def test_wrong_host_variables_name_host_and_variable(variable: str, value: Any) -> None:
     with pytest.raises(SpecError) as caught:
         read_host("kvm1", {variable: value})
