@@ -4,6 +4,7 @@
 """The catalogs C(kvmfleet_*) and the host variables C(kvm_*), checked where they are used. Pure."""
 from __future__ import annotations
 
+import ipaddress
 import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional
@@ -143,6 +144,25 @@ class Catalogs:
         for catalog, entries in self._raw.items():
             for name in entries:
                 self.entry(catalog, name)
+
+
+def check_allowed(entry: Mapping[str, Any], option: str, name: str, group: Optional[str]) -> None:
+    """Raises SpecError where a group (or nobody's VM, C(None)) may not use what an entry with C(groups) or C(admin_only) describes."""
+    if entry.get("groups") and group not in entry["groups"]:
+        raise SpecError(option, name, "is reserved to the groups {0}".format(", ".join(entry["groups"])), "Use another one", "not_allowed")
+    if entry.get("admin_only") and group:
+        raise SpecError(option, name, "is for administrators only, not for group {0}".format(group), "Use another one", "not_allowed")
+
+
+def cidrs_of(network: str, entry: Mapping[str, Any]) -> List[Any]:
+    """The IP networks of an entry of kvmfleet_networks. Raises SpecError where one is none."""
+    result = []
+    for text in entry.get("cidr") or []:
+        try:
+            result.append(ipaddress.ip_network(text))
+        except ValueError as exc:
+            raise SpecError("kvmfleet_networks.{0}.cidr".format(network), text, str(exc), "Write it as 192.0.2.0/24", "invalid_catalog") from None
+    return result
 
 
 _POOL_RULES: Dict[str, Reader] = {"floor": _floor, "admin_only": to_bool, "groups": _texts}

@@ -19,7 +19,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import (
     GIB, SpecError, VmSpec, check_address, check_batch, check_domain_name, check_gateway, check_interface, check_label, format_size, parse_int, parse_mib,
     parse_size, vm_from_params)
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host, check_allowed, cidrs_of
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._keys import Keys
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import nearest, to_dict, to_list
 
@@ -119,13 +119,6 @@ def _group(values: Mapping[str, Any], catalogs: Catalogs) -> Dict[str, Any]:
     return entry
 
 
-def _allowed(entry: Mapping[str, Any], option: str, name: str, group: Optional[str]) -> None:
-    if entry.get("groups") and group not in entry["groups"]:
-        raise _fail(option, name, "is reserved to the groups {0}".format(", ".join(entry["groups"])), "Use another one", "not_allowed")
-    if entry.get("admin_only") and group:
-        raise _fail(option, name, "is for administrators only, not for group {0}".format(group), "Use another one", "not_allowed")
-
-
 def _sizes(values: Mapping[str, Any], flavor: Mapping[str, Any], image: Mapping[str, Any]) -> Dict[str, Any]:
     """The sizes asked for, by variable or flavor. What nobody asked for stays away: an existing VM keeps what it has."""
     result: Dict[str, Any] = {}
@@ -188,22 +181,12 @@ def _extra_disks(values: Mapping[str, Any], flavor: Mapping[str, Any]) -> List[D
     return disks
 
 
-def _cidrs(option: str, entry: Mapping[str, Any], network: str) -> List[Any]:
-    result = []
-    for text in entry.get("cidr") or []:
-        try:
-            result.append(ipaddress.ip_network(text))
-        except ValueError as exc:
-            raise _fail("kvmfleet_networks.{0}.cidr".format(network), text, str(exc), "Write it as 192.0.2.0/24", "invalid_catalog") from None
-    return result
-
-
 class _Addresses:
     """The static addresses of one NIC: those of the first VM, and the ones that follow for the others of its set."""
 
     def __init__(self, option: str, given: Sequence[str], network: str, entry: Mapping[str, Any]) -> None:
         self.option, self.network = option, network
-        self.cidrs = _cidrs(option, entry, network)
+        self.cidrs = cidrs_of(network, entry)
         self.first = [self._interface(text.strip()) for text in given if text.strip() not in ("", "dhcp")]
         self.gateways = set()
         if entry.get("gateway"):
@@ -292,7 +275,7 @@ def _nics(values: Mapping[str, Any], group: Mapping[str, Any], catalogs: Catalog
         option = where if where == "vm_network" else where + ".network"
         name = str(nic["network"])
         entry = _check_network(option, name, catalogs, hosts)
-        _allowed(entry, option, name, values.get("vm_group"))
+        check_allowed(entry, option, name, values.get("vm_group"))
         wish: Dict[str, Any] = {k: nic[k] for k in ("model", "filter", "queues", "link", "routes", "mtu") if nic.get(k) is not None}
         if "mtu" not in wish and entry.get("mtu"):
             wish["mtu"] = entry["mtu"]
@@ -454,7 +437,7 @@ def image_of(values: Mapping[str, Any], catalogs: Catalogs) -> Dict[str, Any]:
     if not values.get("vm_image"):
         return {}
     image = catalogs.find("kvmfleet_images", "vm_image", values["vm_image"])
-    _allowed(image, "vm_image", values["vm_image"], values.get("vm_group"))
+    check_allowed(image, "vm_image", values["vm_image"], values.get("vm_group"))
     return image
 
 
