@@ -4,6 +4,7 @@
 """A connection -> what a host offers and what of it is taken. Nothing is stored: it is summed from what is defined."""
 from __future__ import annotations
 
+import datetime
 import os
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import is_gone
+from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, parse_int, parse_mib, parse_size
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, active_pools, disk_paths
 
@@ -81,6 +83,24 @@ class DomainRecord:
     root: ET.Element
     handle: Any = None
     persistent: bool = True
+    observed: Optional[_domain_xml.ObservedVm] = None
+
+    def as_dict(self, now: Optional[datetime.datetime] = None) -> Dict[str, Any]:
+        """What placement and the check for uniqueness read of a domain: what is counted for it, whose it is, and what it holds."""
+        meta, seen = self.metadata, self.observed
+        volumes = [{"name": v.disk, "pool": v.pool, "bytes": v.booked} for v in meta.volumes] if meta else []
+        result: Dict[str, Any] = {
+            "name": self.name, "uuid": self.uuid, "managed": meta is not None, "phase": meta.phase if meta else None, "stopped": not self.active,
+            "vcpus_milli": self.vcpus_milli, "memory_mib": self.memory_mib, "disks": volumes, "macs": list(self.macs),
+            "addresses": list(meta.addresses) if meta else [], "labels": dict(meta.labels) if meta else {},
+            "networks": sorted({n.source for n in seen.nics.values() if n.source}) if seen else [], "arch": seen.arch if seen else None,
+            "vcpus": seen.vcpus if seen else None, "limit_mib": seen.memory_mib if seen else None}
+        for key in ("group", "namespace", "set", "index", "image", "flavor", "ticket"):
+            result[key] = getattr(meta, key) if meta else None
+        if meta is not None and meta.phase == "pending":
+            age = _metadata.age_seconds(meta.claimed or "", now)
+            result["claim_age_s"] = round(age, 1) if age != float("inf") else None
+        return result
 
 
 @dataclass
@@ -110,15 +130,15 @@ class Resource:
 
 
 def requests_of(observed: _domain_xml.ObservedVm) -> Tuple[int, int]:
-    """Thousandths of vcpus and MiB that are counted for a domain: its request, else what it may use.
+    """Thousandths of vcpus and MiB that are counted for a domain: its request, else what it may use, and what QEMU itself takes (_overhead).
 
     A domain that is not ours can balloon up to its maximum without our knowing, so there the maximum counts.
     """
     meta = observed.metadata
-    if meta is None:
-        return observed.max_vcpus * 1000, observed.max_memory_mib
-    vcpus = observed.vcpus * 1000 if meta.vcpus_request_milli is None else meta.vcpus_request_milli
-    return vcpus, observed.memory_mib if meta.memory_request_mib is None else meta.memory_request_mib
+    vcpus, memory = (observed.max_vcpus, observed.max_memory_mib) if meta is None else (observed.vcpus, observed.memory_mib)
+    counted = memory if meta is None or meta.memory_request_mib is None else meta.memory_request_mib
+    counted += qemu_overhead_mib(memory, vcpus, len(observed.disks), len(observed.nics), observed.graphics.get("type", "none") != "none")
+    return vcpus * 1000 if meta is None or meta.vcpus_request_milli is None else meta.vcpus_request_milli, counted
 
 
 def record(domain: libvirt.virDomain, active: Optional[bool] = None, persistent: Optional[bool] = None) -> Optional[DomainRecord]:
@@ -138,7 +158,7 @@ def record(domain: libvirt.virDomain, active: Optional[bool] = None, persistent:
     observed = _domain_xml.observe(root)
     vcpus, memory = requests_of(observed)
     return DomainRecord(observed.name, observed.uuid, active, vcpus, memory, observed.metadata, [n.mac for n in observed.nics.values()],
-                        sorted(disk_paths(root)), root, domain, persistent)
+                        sorted(disk_paths(root)), root, domain, persistent, observed)
 
 
 def records(conn: libvirt.virConnect) -> List[DomainRecord]:
@@ -276,8 +296,8 @@ def _firmware(conn: libvirt.virConnect, arch: str) -> List[str]:
     return sorted(kinds)
 
 
-def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True) -> Dict[str, Any]:
-    """The result of the module host_capacity: resources, pools, counts and (C(facts)) what kind of host it is."""
+def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True, vms: bool = False) -> Dict[str, Any]:
+    """The result of the module host_capacity: resources, pools, counts, (C(facts)) what kind of host it is, and (C(vms)) what is counted for which VM."""
     domains = records(conn)
     resources = compute(conn, domains, policy)
     pools: Dict[str, Dict[str, Any]] = {}
@@ -295,4 +315,6 @@ def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True) 
     }
     if facts:
         result.update(host_facts(conn))
+    if vms:
+        result["vms"] = [domain.as_dict() for domain in sorted(domains, key=lambda d: d.name)]
     return result

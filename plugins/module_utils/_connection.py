@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback, missing_required_lib
 
+from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import call_within
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 
 try:
@@ -23,6 +24,7 @@ except ImportError:
     LIBVIRT_IMPORT_ERROR = traceback.format_exc()
 
 DEFAULT_URI = "qemu:///system"
+OPEN_TIMEOUT_S = 30.0
 
 COMMON_ARGUMENT_SPEC: Dict[str, Any] = {
     "uri": {"type": "str", "default": DEFAULT_URI, "fallback": (env_fallback, ["LIBVIRT_DEFAULT_URI"])},
@@ -69,11 +71,14 @@ def refuse_remote(uri: str) -> None:
                         "remote_uri")
 
 
-def open_connection(uri: str) -> libvirt.virConnect:
-    """A libvirt connection; libvirt's own printing of errors to stderr is silenced. Raises FleetError."""
+def open_connection(uri: str, timeout_s: float = OPEN_TIMEOUT_S) -> libvirt.virConnect:
+    """A libvirt connection; libvirt's own printing of errors to stderr is silenced. Raises FleetError, also for a daemon that hangs."""
     libvirt.registerErrorHandler(lambda ctx, err: None, None)
     try:
-        return libvirt.open(uri)
+        in_time, conn = call_within(lambda: libvirt.open(uri), timeout_s)
+        if not in_time:
+            raise FleetError("libvirt at {0} did not answer within {1:g} s. Is its daemon hung or overloaded?".format(uri, timeout_s), "host_unreachable")
+        return conn
     except libvirt.libvirtError as exc:
         raise FleetError("Cannot connect to libvirt at {0}: {1}. Is libvirtd (or virtqemud) running there, and may this user use it "
                          "(root, or the group libvirt)?".format(uri, exc), "host_unreachable") from exc
@@ -111,18 +116,28 @@ def require_libvirt(module: AnsibleModule) -> None:
                          exception=LIBVIRT_IMPORT_ERROR, reason="missing_library")
 
 
-def run_module(module: AnsibleModule, work: Any, writes: bool = True) -> None:
+def run_module(module: AnsibleModule, work: Any, writes: bool = True, timeout_s: Optional[float] = None) -> None:
     """The common frame of all modules: check libvirt-python and the URI, connect, work, and map errors to one message.
 
     :param work: called with the open connection; returns the module's result
     :param writes: whether the module writes, so that a remote URI has to be refused
+    :param timeout_s: seconds for all of it, for modules that only read; a late call is left to its thread, which ends with the process
     """
     require_libvirt(module)
+
+    def connected() -> Any:
+        with connection(module.params["uri"]) as conn:
+            return work(conn)
     try:
         if writes:
             refuse_remote(module.params["uri"])
-        with connection(module.params["uri"]) as conn:
-            result = work(conn)
+        if timeout_s is None:
+            result = connected()
+        else:
+            in_time, result = call_within(connected, timeout_s)
+            if not in_time:
+                raise FleetError("libvirt at {0} did not answer within {1:g} s. Is its daemon hung or overloaded?".format(module.params["uri"], timeout_s),
+                                 "host_unreachable")
     except (SpecError, FleetError, libvirt.libvirtError) as exc:
         fail_from(module, exc)
     module.exit_json(**result)

@@ -11,7 +11,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 def _subjects(params: Mapping[str, Any]) -> List[str]:
     """The names of what a module was called for."""
-    if params.get("vms"):
+    if isinstance(params.get("vms"), list):
         return [str(vm["name"]) for vm in params["vms"]]
     if params.get("names"):
         return [str(name) for name in params["names"]]

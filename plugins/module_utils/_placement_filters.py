@@ -38,12 +38,10 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _open_to(request: Request, admin_only: bool, groups: Sequence[str], what: str) -> Optional[Refusal]:
-    """Whether something that is reserved may be used by the asking group."""
-    if request.admin:
-        return None
-    if admin_only:
+    """Whether something that is reserved may be used by the asking group. An operator gets what is a group's own only on a host named for it."""
+    if admin_only and not request.admin:
         return Refusal("admin_only", what + " is for administrators only")
-    if groups and request.group not in groups:
+    if groups and request.group not in groups and not (request.admin and request.host):
         return Refusal("group_not_allowed", "{0} is reserved to group {1}; asked for by {2}".format(
             what, _listed(groups), "group " + request.group if request.group else "no group"))
     return None

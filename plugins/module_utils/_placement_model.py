@@ -136,7 +136,7 @@ class Request:
     host_labels: Tuple[Tuple[str, str], ...] = ()
     group: str = ""
     namespace: str = ""
-    admin: bool = False                # asked by an operator: admin-only hosts, pools and networks are open
+    admin: bool = False                # asked by an operator: admin-only things are open, those of a group on a named host only
     labels: Tuple[Tuple[str, str], ...] = ()
     set: str = ""
     arch: str = ""

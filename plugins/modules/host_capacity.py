@@ -27,6 +27,16 @@ options:
     description: Whether to tell also what kind of host it is.
     type: bool
     default: true
+  vms:
+    description: Whether to tell also what is counted for which domain, and what it holds (names, addresses, MACs), as placement needs it.
+    type: bool
+    default: false
+  timeout:
+    description:
+      - Seconds that libvirt has to answer everything; O(timeout=0) waits for ever.
+      - A daemon that hangs is reported as RV(ignore:reason=host_unreachable).
+    type: int
+    default: 30
 requirements:
   - libvirt-python
 seealso:
@@ -66,6 +76,15 @@ domains:
   description: How many domains are defined, running, ours, and pending.
   returned: success
   type: dict
+vms:
+  description:
+    - Each domain with its name, uuid, phase, group, namespace, set, index, labels, addresses, macs, networks, and whether it is stopped and managed.
+    - C(vcpus_milli), C(memory_mib) and C(disks) are what is counted for it, memory with what QEMU itself takes. C(vcpus) and C(limit_mib) are what it
+      may use.
+    - A claim has a C(ticket), and C(claim_age_s) by this host's clock.
+  returned: when O(vms)
+  type: list
+  elements: dict
 memory_free_mib:
   description: Memory that is really free on the host, in MiB.
   returned: success
@@ -143,8 +162,12 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._module import Fleet
 
 def main() -> None:
     """Entry point."""
-    module = FleetModule(argument_spec=dict(COMMON_ARGUMENT_SPEC, facts={"type": "bool", "default": True}, **CAPACITY_OPTIONS), supports_check_mode=True)
-    run_module(module, lambda conn: dict(host_capacity(conn, policy_from_params(module.params), module.params["facts"]), changed=False), writes=False)
+    module = FleetModule(argument_spec=dict(
+        COMMON_ARGUMENT_SPEC, facts={"type": "bool", "default": True}, vms={"type": "bool", "default": False}, timeout={"type": "int", "default": 30},
+        **CAPACITY_OPTIONS), supports_check_mode=True)
+    params = module.params
+    run_module(module, lambda conn: dict(host_capacity(conn, policy_from_params(params), params["facts"], params["vms"]), changed=False), writes=False,
+               timeout_s=params["timeout"] or None)
 
 
 if __name__ == "__main__":

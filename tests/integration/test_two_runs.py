@@ -10,8 +10,9 @@ import signal
 
 import pytest
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _admission
+from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _capacity
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
+from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
 from ansible_collections.kvmfleet.core.tests.integration.killpoints import MIB, Site
 
 
@@ -95,8 +96,9 @@ def test_a_copy_holds_up_nobody_else(site, slow):
 @pytest.mark.parametrize("scarce", ["vcpus", "memory", "disk"])
 def test_room_for_one(site, scarce):
     """Exactly one of three gets it."""
-    # Another one's VM has one vcpu and 32 MiB; its volume and the images take some of the pool, and an overlay is counted with its virtual size.
-    totals = {"vcpus": dict(site.ROOM, vcpus=2), "memory": dict(site.ROOM, memory="64MiB"), "disk": dict(site.ROOM, disk="20MiB")}[scarce]
+    # Another one's VM has one vcpu; its volume and the images take some of the pool, and an overlay is counted with its virtual size.
+    taken = _capacity.compute(site.conn, _capacity.records(site.conn), _capacity.Policy())["memory"].allocated + 32 + qemu_overhead_mib(32, 1, nics=0)
+    totals = {"vcpus": dict(site.ROOM, vcpus=2), "memory": dict(site.ROOM, memory="{0}MiB".format(taken)), "disk": dict(site.ROOM, disk="20MiB")}[scarce]
     for _round in range(4):
         runs = [site.start([site.vm(short)], totals=totals, ratios={"vcpus": 1.0}) for short in "abc"]
         results = [run.wait()[1] for run in runs]

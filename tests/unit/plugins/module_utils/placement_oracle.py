@@ -60,7 +60,7 @@ def may_go(one: Request, there: HostCapacity) -> bool:
         if pool is None:
             return False
         used.append(there.pools[pool])
-    return one.admin or all(not thing.admin_only and (not thing.groups or one.group in thing.groups) for thing in used)
+    return all((one.admin or not thing.admin_only) and (not thing.groups or one.group in thing.groups or bool(one.admin and one.host)) for thing in used)
 
 
 def fits(there: HostCapacity, guests: Sequence[Request]) -> bool:

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _capacity, _domain_xml
+from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord, Policy, Resource, compute, policy_from_params, pool_use, requests_of
 from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmMetadata, VolumeRef
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, VmSpec
@@ -90,9 +92,12 @@ def test_who_counts_with_what(vcpus, more_vcpus, memory, more_memory, vcpus_requ
     """Ours with their request, else with what they may use now; others with their maximum."""
     spec = VmSpec("a", uuid="u", vcpus=vcpus, max_vcpus=vcpus + more_vcpus, memory_mib=memory, max_memory_mib=memory + more_memory)
     observed = _domain_xml.observe(_domain_xml.render(spec, None, _domain_xml.Context()))
-    assert requests_of(observed) == ((vcpus + more_vcpus) * 1000, memory + more_memory)
+    # with one disk, one NIC and so on as the definition has them
+    share = functools.partial(qemu_overhead_mib, disks=len(observed.disks), nics=len(observed.nics))
+    most = (memory + more_memory, vcpus + more_vcpus)
+    assert requests_of(observed) == (most[1] * 1000, most[0] + share(*most))
     ours = dataclasses.replace(observed, metadata=VmMetadata(vcpus_request_milli=vcpus_request, memory_request_mib=memory_request))
-    assert requests_of(ours) == (vcpus * 1000 if vcpus_request is None else vcpus_request, memory if memory_request is None else memory_request)
+    assert requests_of(ours) == (vcpus * 1000 if vcpus_request is None else vcpus_request, (memory if memory_request is None else memory_request) + share(memory, vcpus))
 
 
 def test_the_disk_of_a_pool():

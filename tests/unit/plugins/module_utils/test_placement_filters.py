@@ -4,6 +4,7 @@
 """Each hard rule of placement refuses with its code and a sentence that names VM, host and rule."""
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Dict
 
 import pytest
@@ -65,8 +66,12 @@ def test_a_host_without_the_room(code: str, changes: Dict[str, Any], wish: Dict[
 
 
 def test_administrators_may_use_what_is_reserved() -> None:
+    vm = request("web", admin=True, networks=("ops",), disks=(Disk(GIB, "locked"),))
+    assert _one(vm, admin_only=True).ok
     vm = request("web", admin=True, networks=("ops", "red"), disks=(Disk(GIB, "locked"), Disk(GIB, pool="reds")))
-    assert _one(vm, admin_only=True, groups=("green",)).ok
+    refused = _one(vm, admin_only=True, groups=("green",))
+    assert refused.decisions[0].reasons == {"group_not_allowed": 1}
+    assert _one(replace(vm, host="kvm1"), admin_only=True, groups=("green",)).ok
 
 
 def test_a_storage_class_is_another_pool_on_another_host() -> None:
