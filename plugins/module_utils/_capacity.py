@@ -247,7 +247,7 @@ def host_facts(conn: libvirt.virConnect) -> Dict[str, Any]:
                  for cell in capabilities.findall("host/topology/cells/cell") for p in cell.findall("pages") if int(p.get("size", "0")) > 4]
     native = capabilities.findtext("host/cpu/arch") or ""
     running = {n.name() for n in conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)}
-    networks = [{"name": n.name(), "active": n.name() in running, "bridge": _bridge(n)} for n in conn.listAllNetworks()]
+    networks = [dict(_network(n), name=n.name(), active=n.name() in running) for n in conn.listAllNetworks()]
     try:
         hypervisor = _version(conn.getVersion())
     except libvirt.libvirtError:
@@ -266,14 +266,19 @@ def _version(number: int) -> str:
     return "{0}.{1}.{2}".format(number // 1000000, number // 1000 % 1000, number % 1000)
 
 
-def _bridge(network: libvirt.virNetwork) -> Optional[str]:
+def _network(network: libvirt.virNetwork) -> Dict[str, Any]:
+    """Bridge, mode of forwarding (C(isolated) where it has none) and subnets of a libvirt network; nothing where it has vanished meanwhile."""
     try:
-        found = ET.fromstring(network.XMLDesc()).find("bridge")
+        root = ET.fromstring(network.XMLDesc())
     except libvirt.libvirtError as exc:
         if is_gone(exc):
-            return None
+            return {"bridge": None, "forward": None, "subnets": []}
         raise
-    return None if found is None else found.get("name")
+    bridge, forward = root.find("bridge"), root.find("forward")
+    subnets = ["{0}/{1}".format(ip.get("address"), ip.get("prefix") or ip.get("netmask") or (64 if ip.get("family") == "ipv6" else 24))
+               for ip in root.findall("ip") if ip.get("address")]
+    return {"bridge": None if bridge is None else bridge.get("name"), "subnets": subnets,
+            "forward": "isolated" if forward is None else forward.get("mode") or "nat"}
 
 
 def _bridges() -> List[str]:
@@ -296,9 +301,13 @@ def _firmware(conn: libvirt.virConnect, arch: str) -> List[str]:
     return sorted(kinds)
 
 
-def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True, vms: bool = False) -> Dict[str, Any]:
-    """The result of the module host_capacity: resources, pools, counts, (C(facts)) what kind of host it is, and (C(vms)) what is counted for which VM."""
-    domains = records(conn)
+def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True, vms: bool = False,
+                  domains: Optional[List[DomainRecord]] = None) -> Dict[str, Any]:
+    """The result of the module host_capacity: resources, pools, counts, (C(facts)) what kind of host it is, and (C(vms)) what is counted for which VM.
+
+    :param domains: all records() of this connection, where they have been read already
+    """
+    domains = records(conn) if domains is None else domains
     resources = compute(conn, domains, policy)
     pools: Dict[str, Dict[str, Any]] = {}
     for handle in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE):

@@ -126,7 +126,7 @@ guests:
   returned: when O(facts)
   type: dict
 networks:
-  description: libvirt networks with their state and bridge.
+  description: libvirt networks with their state, bridge, C(forward) mode (C(isolated) for none) and subnets.
   returned: when O(facts)
   type: list
   elements: dict
