@@ -197,11 +197,12 @@ def _claimed(domain: DomainRecord) -> bool:
 
 @dataclass
 class PoolUse:
-    """The disk of one pool. Sizes in bytes; C(free) is what the file system really has left."""
+    """The disk of one pool. Sizes in bytes; C(free) is what the file system really has left, C(others) the volumes that are no VM's of ours."""
 
     resource: Resource
     free: int
     capacity: int
+    others: List[str] = field(default_factory=list)
 
 
 def pool_use(pool: Pool, domains: Iterable[DomainRecord], policy: Policy) -> PoolUse:
@@ -215,6 +216,7 @@ def pool_use(pool: Pool, domains: Iterable[DomainRecord], policy: Policy) -> Poo
                 booked[volume.name] = volume.booked
     attached = {path for domain in domains for path in domain.paths}
     total = 0
+    others = []
     for handle in pool.volumes():
         name = handle.name()
         if name in booked:
@@ -226,8 +228,9 @@ def pool_use(pool: Pool, domains: Iterable[DomainRecord], policy: Policy) -> Poo
                 continue
             raise
         total += size if pool.path_of(name) in attached else allocation
+        others.append(name)
     resource = Resource(policy.totals.get("disk", capacity), policy.reserved["disk"], policy.ratios["disk"], total + sum(booked.values()), capacity - free)
-    return PoolUse(resource, free, capacity)
+    return PoolUse(resource, free, capacity, sorted(others))
 
 
 def host_facts(conn: libvirt.virConnect) -> Dict[str, Any]:
@@ -302,10 +305,11 @@ def _firmware(conn: libvirt.virConnect, arch: str) -> List[str]:
 
 
 def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True, vms: bool = False,
-                  domains: Optional[List[DomainRecord]] = None) -> Dict[str, Any]:
+                  domains: Optional[List[DomainRecord]] = None, volumes: bool = False) -> Dict[str, Any]:
     """The result of the module host_capacity: resources, pools, counts, (C(facts)) what kind of host it is, and (C(vms)) what is counted for which VM.
 
     :param domains: all records() of this connection, where they have been read already
+    :param volumes: whether to name each pool's volumes that are no VM's of ours, which images are
     """
     domains = records(conn) if domains is None else domains
     resources = compute(conn, domains, policy)
@@ -316,6 +320,8 @@ def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True, 
         use = pool_use(pool, domains, policy)
         pools[pool.name] = {"active": True, "type": pool.type, "path": pool.target, "free_bytes": use.free, "autostart": bool(pool.handle.autostart()),
                             **use.resource.as_dict("bytes")}
+        if volumes:
+            pools[pool.name]["volumes"] = use.others
     result: Dict[str, Any] = {
         "vcpus": resources["vcpus"].as_dict("", 1000), "memory": resources["memory"].as_dict("mib"), "pools": pools,
         "domains": {"defined": len(domains), "running": sum(d.active for d in domains), "ours": sum(d.metadata is not None for d in domains),

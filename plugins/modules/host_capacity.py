@@ -31,6 +31,10 @@ options:
     description: Whether to tell also what is counted for which domain, and what it holds (names, addresses, MACs), as placement needs it.
     type: bool
     default: false
+  volumes:
+    description: Whether to name also each pool's volumes that are no disk of a VM of ours, such as images.
+    type: bool
+    default: false
   timeout:
     description:
       - Seconds that libvirt has to answer everything; O(timeout=0) waits for ever.
@@ -69,7 +73,7 @@ memory:
   type: dict
   sample: {total_mib: 15976, reserved_mib: 0, ratio: 1.0, allocated_mib: 4096, used_mib: 2048, available_mib: 11880}
 pools:
-  description: Each storage pool in bytes, in the same way, with its type, path and what is really free.
+  description: Each storage pool in bytes, in the same way, with its type, path and what is really free; with O(volumes) their names as C(volumes).
   returned: success
   type: dict
 domains:
@@ -163,11 +167,12 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._module import Fleet
 def main() -> None:
     """Entry point."""
     module = FleetModule(argument_spec=dict(
-        COMMON_ARGUMENT_SPEC, facts={"type": "bool", "default": True}, vms={"type": "bool", "default": False}, timeout={"type": "int", "default": 30},
-        **CAPACITY_OPTIONS), supports_check_mode=True)
+        COMMON_ARGUMENT_SPEC, facts={"type": "bool", "default": True}, vms={"type": "bool", "default": False},
+        volumes={"type": "bool", "default": False}, timeout={"type": "int", "default": 30}, **CAPACITY_OPTIONS), supports_check_mode=True)
     params = module.params
-    run_module(module, lambda conn: dict(host_capacity(conn, policy_from_params(params), params["facts"], params["vms"]), changed=False), writes=False,
-               timeout_s=params["timeout"] or None)
+    run_module(
+        module, lambda conn: dict(host_capacity(conn, policy_from_params(params), params["facts"], params["vms"], volumes=params["volumes"]), changed=False),
+        writes=False, timeout_s=params["timeout"] or None)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def test_what_the_host_is(lonely):
     pool = seen["pools"][lonely.pool]
     filesystem = os.statvfs(lonely.target)
     assert pool["active"] is True and pool["path"] == lonely.target and pool["total_bytes"] == filesystem.f_blocks * filesystem.f_frsize
-    assert "arch" not in lonely.run("host_capacity", facts=False)
+    assert "volumes" not in pool
+    less = lonely.run("host_capacity", facts=False, volumes=True)
+    assert "arch" not in less and less["pools"][lonely.pool]["volumes"] == ["image.qcow2"]
 
 
 def test_everything_defined_counts(lonely):

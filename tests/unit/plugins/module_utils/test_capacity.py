@@ -109,6 +109,7 @@ def test_the_disk_of_a_pool():
     use = pool_use(pool, records, Policy())
     assert use.resource.allocated == (50 + 30 + 0 + 20 + 7) * MIB
     assert use.resource.available == (1000 - 107) * MIB and use.free == 600 * MIB and use.resource.used == 400 * MIB
+    assert use.others == ["attached", "image"]
     policy = Policy(totals={"disk": 200 * MIB}, reserved={"vcpus": 0, "memory": 0, "disk": 50 * MIB}, ratios={"vcpus": 1.0, "memory": 1.0, "disk": 2.0})
     assert pool_use(pool, records, policy).resource.available == (300 - 107) * MIB
     assert pool_use(pool, [], Policy()).resource.allocated == (1 + 2 + 3 + 7) * MIB
