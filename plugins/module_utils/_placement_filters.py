@@ -172,14 +172,10 @@ def quota_refusal(group: Group, requests: Sequence[Request], replaced: Sequence[
     limits = (("VMs", group.max_vms), ("vcpus", group.max_vcpus_milli), ("memory", group.max_memory_mib), ("disk", group.max_disk_bytes))
     if all(limit is None for _what, limit in limits):
         return None
-    used, asked = [0, 0, 0, 0], [0, 0, 0, 0]
-    gone = {id(vm) for vm in replaced}
-    for host in hosts:
-        for vm in host.vms:
-            if vm.group == group.name:
-                _count(used, vm.vcpus_milli, vm.memory_mib, sum(disk.bytes for disk in vm.disks))
-                if id(vm) in gone:
-                    _count(asked, -vm.vcpus_milli, -vm.memory_mib, -sum(disk.bytes for disk in vm.disks), -1)
+    used, asked = group_use(group.name, hosts), [0, 0, 0, 0]
+    for vm in replaced:
+        if vm.group == group.name:
+            _count(asked, -vm.vcpus_milli, -vm.memory_mib, -sum(disk.bytes for disk in vm.disks), -1)
     for request in requests:
         _count(asked, request.vcpus_milli, request.memory_mib, request.disk_bytes)
     for i, (what, limit) in enumerate(limits):
@@ -189,6 +185,16 @@ def quota_refusal(group: Group, requests: Sequence[Request], replaced: Sequence[
             return Refusal("quota_" + what.lower(), "quota of group {0} exceeded: {1} {2} allowed, {3} used, {4} more asked".format(
                 group.name, show(limit), what, show(used[i]), show(asked[i])))
     return None
+
+
+def group_use(name: str, hosts: Sequence[HostCapacity]) -> List[int]:
+    """What a group has on the whole fleet: VMs, thousandths of vcpus, MiB of memory, bytes of disk."""
+    used = [0, 0, 0, 0]
+    for host in hosts:
+        for vm in host.vms:
+            if vm.group == name:
+                _count(used, vm.vcpus_milli, vm.memory_mib, sum(disk.bytes for disk in vm.disks))
+    return used
 
 
 def _count(total: List[int], vcpus_milli: int, memory_mib: int, disk: int, vms: int = 1) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Access, Amount, Disk, Flavor, Group, HostCapacity, Pool, Vm
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, parse_int, parse_mib, parse_milli, parse_size
 
@@ -137,7 +138,7 @@ def _quota_vcpus(option: str, value: Any) -> int:
 
 
 def flavor_of(name: str, entry: Any) -> Flavor:
-    """A size out of the catalog kvmfleet_flavors, as it is counted: requests where given, else limits."""
+    """A size out of the catalog kvmfleet_flavors, as it is counted for a VM with one NIC and a seed: requests where given, else limits, and QEMU's share."""
     option = "kvmfleet_flavors." + name
     settings = _mapping(option, entry)
     sizes: Dict[str, Any] = {}
@@ -146,5 +147,8 @@ def flavor_of(name: str, entry: Any) -> Flavor:
         if settings.get(given) is None:
             raise SpecError("{0}.{1}".format(option, given), None, "is missing", "A flavor has vcpus and memory")
         sizes[key] = parse("{0}.{1}".format(option, given), settings[given])
-    disk = sum(parse_size("{0}.{1}".format(option, key), settings[key]) for key in ("disk", "data_disk") if settings.get(key) is not None)
-    return Flavor(name, disk_bytes=disk, **sizes)
+    vcpus = -(-sizes["vcpus_milli"] // 1000) if settings.get("vcpus") is None else parse_int(option + ".vcpus", settings["vcpus"], 1)
+    memory = sizes["memory_mib"] if settings.get("memory") is None else parse_mib(option + ".memory", settings["memory"])
+    disks = [parse_size("{0}.{1}".format(option, key), settings[key]) for key in ("disk", "data_disk") if settings.get(key) is not None]
+    sizes["memory_mib"] += qemu_overhead_mib(memory, vcpus, disks=2 if settings.get("data_disk") is None else 3)
+    return Flavor(name, disk_bytes=sum(disks), **sizes)

@@ -8,6 +8,7 @@ from typing import Any, Dict
 
 import pytest
 
+from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement import Disk, Request, place
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_input import flavor_of, group_of, host_of
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import GIB, SpecError
@@ -62,7 +63,9 @@ def test_a_group_with_its_quota() -> None:
 
 def test_a_flavor_is_counted_by_its_requests() -> None:
     flavor = flavor_of("small", {"vcpus": 2, "vcpus_request": "500m", "memory": "2GiB", "disk": "10GiB", "data_disk": "5GiB"})
-    assert (flavor.vcpus_milli, flavor.memory_mib, flavor.disk_bytes) == (500, 2048, 15 * GIB)
+    assert (flavor.vcpus_milli, flavor.memory_mib, flavor.disk_bytes) == (500, 2048 + qemu_overhead_mib(2048, 2, disks=3), 15 * GIB)
+    lean = flavor_of("lean", {"vcpus": 2, "memory": "2GiB", "memory_request": "1GiB"})
+    assert (lean.vcpus_milli, lean.memory_mib) == (2000, 1024 + qemu_overhead_mib(2048, 2, disks=2)), "QEMU takes its share of what the VM may use"
 
 
 @pytest.mark.parametrize(("make", "option"), [
