@@ -8,16 +8,21 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
+import uuid
+import xml.etree.ElementTree as ET
 
 import libvirt
 
+from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
 from ansible_collections.kvmfleet.core.tests.integration.places import IMAGE, IMAGE_BYTES, Place
-from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import Playbooks
+from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import Playbooks, Run
 
 PYTHON = "/usr/bin/python3"  # Debian's, for which there is python3-libvirt
+MARK = "KVMFLEET_TEST_RUN"
 POOL_PATH = "/var/lib/libvirt/images"
 NETWORK = "<network><name>default</name><bridge name='virbr0' stp='off'/></network>"
 POOL = "<pool type='dir'><name>default</name><target><path>{0}</path></target></pool>".format(POOL_PATH)
@@ -120,10 +125,15 @@ class LabHost(Place):
         """Every domain."""
         return sorted(self.conn.listAllDomains(), key=lambda d: d.name())
 
+    def ours(self):
+        """The metadata of each VM that is ours, by name."""
+        found = {domain.name(): _metadata.find(ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))) for domain in self.domains()}
+        return {name: meta for name, meta in found.items() if meta is not None}
+
     def variables(self, **more):
         """Host variables with which Ansible runs modules inside."""
         return dict({"ansible_connection": "local", "ansible_python_interpreter": self.python, "kvm_virt_type": "qemu",
-                     "kvm_networks": {"default": {"network": "default"}}}, **more)
+                     "kvm_networks": {"default": {"network": "default"}, "pooled": {"network": "default"}}}, **more)
 
     @contextlib.contextmanager
     def hung(self):
@@ -192,9 +202,65 @@ class Lab:
         found = {host.host: [domain.name() for domain in host.domains()] for host in self.hosts if not host.hung_up}
         return {host: names for host, names in found.items() if names}
 
+    def ours(self):
+        """Name and metadata of each VM that is ours; a name that two hosts have is there twice."""
+        return sorted(((name, meta) for host in self.hosts if not host.hung_up for name, meta in host.ours().items()), key=lambda item: item[0])
+
+    def residue(self):
+        """Files in the pools that no VM's metadata lists."""
+        return ["{0}/{1}".format(host.host, name) for host in self.hosts
+                for name in set(host.files()) - {volume.name for meta in host.ours().values() for volume in meta.volumes}]
+
     def files(self):
         """What lies in the pools but the image: C(host/volume)."""
         return ["{0}/{1}".format(host.host, name) for host in self.hosts for name in host.files()]
+
+
+class Started:
+    """A playbook that runs. All processes of a run, those inside the namespaces included, have its mark in their environment.
+
+    :param mark: value of C(MARK)
+    """
+
+    def __init__(self, command, env, folder, mark):
+        self.mark, self.path = "{0}={1}".format(MARK, mark).encode(), folder / (mark + ".log")
+        with open(self.path, "wb") as log:
+            self.process = subprocess.Popen(command, env=env, cwd=str(folder), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                            start_new_session=True)
+
+    @property
+    def output(self):
+        """What it has said so far."""
+        return self.path.read_text(errors="replace")
+
+    def wait(self, timeout_s=900):
+        """What came of it."""
+        return Run(self.process.wait(timeout_s), self.output)
+
+    def _processes(self):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                with open("/proc/{0}/environ".format(pid), "rb") as stream:
+                    if self.mark in stream.read().split(b"\0"):
+                        yield int(pid)
+
+    def kill(self, modules=True):
+        """End it all at once, as a machine ends that loses its power; without C(modules) only the control node does, and what runs on a host goes on."""
+        if modules:
+            while True:
+                victims = list(self._processes())
+                if not victims:
+                    break
+                for pid in victims:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+        else:
+            for pid in list(self._processes()):
+                with contextlib.suppress(OSError):
+                    with open("/proc/{0}/cmdline".format(pid), "rb") as stream:
+                        if b"ansible-playbook" in stream.read():
+                            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
 
 class FleetPlaybooks(Playbooks):
@@ -211,6 +277,17 @@ class FleetPlaybooks(Playbooks):
             "kvmfleet_networks": {"default": {"cidr": "192.0.2.0/24", "gateway": "192.0.2.1"}},
         }
         self.room(vcpus)
+
+    def address_pool(self, addresses):
+        """Give the network C(pooled) a pool of so many addresses; on each host it is the same as C(default)."""
+        self.catalogs["kvmfleet_networks"]["pooled"] = {"cidr": "198.51.100.0/24", "gateway": "198.51.100.1", "pool": "few"}
+        self.catalogs["kvmfleet_ip_pools"] = {"few": {"network": "pooled", "ranges": ["198.51.100.10-198.51.100.{0}".format(9 + addresses)]}}
+
+    def start(self, playbook, *options, **given):
+        """Start a playbook and do not wait for it, see L(Playbooks.run)."""
+        mark = uuid.uuid4().hex
+        command, env = self.command(playbook, *options, environment={MARK: mark}, **given)
+        return Started(command, env, self.folder, mark)
 
     def room(self, vcpus, **more):
         """Write the inventory with so many vcpus on each host, every host being a zone C(zone-a), C(zone-b), ... in region C(here).

@@ -32,11 +32,21 @@ class Run:
         return {vm["name"]: vm for vm in self.data["vms"]}
 
     @property
-    def message(self):
-        """The message of the one failure that a user sees."""
+    def failure(self):
+        """The result of the one failure that a user sees."""
         fatal = re.findall(r"^fatal: \[[^\]]*\]: FAILED! => (\{.*\})$", self.output, re.MULTILINE)
         assert len(fatal) == 1, self.output
-        return json.loads(fatal[0])["msg"]
+        return json.loads(fatal[0])
+
+    @property
+    def message(self):
+        """Its message."""
+        return self.failure["msg"]
+
+    @property
+    def reason(self):
+        """Its code."""
+        return self.failure.get("reason")
 
 
 class Playbooks:
@@ -89,9 +99,13 @@ class Playbooks:
 
     def refuses(self, playbook, *options, **given):
         """The message of a run that has to fail by one message, with nothing touched."""
+        return self.refusal(playbook, *options, **given).message
+
+    def refusal(self, playbook, *options, **given):
+        """A run that has to fail by one message, with nothing touched."""
         before = self.place.snapshot()
         run = self.run(playbook, *options, **given)
         assert run.code != 0, run.output
         assert self.place.snapshot() == before
-        assert "Traceback" not in run.output
-        return run.message
+        assert "Traceback" not in run.output and run.message
+        return run
