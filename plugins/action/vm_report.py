@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -33,7 +33,8 @@ class ActionModule(ActionBase):
         })
         plan = variables.get(args["plan"]) or {}
         registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}
-        report = _report.compose(self._context(plan), registered["results"], registered["waited"])
+        undone = [vm["name"] for work in (variables.get("vm_undo") or {}).get("work") or [] for vm in work["vms"]]
+        report = _report.compose(self._context(plan, undone), registered["results"], registered["waited"])
         display.display("\n".join([""] + report.lines + [""]))
         result["changed"] = False
         # As ansible.builtin.set_stats does it; without one more task.
@@ -53,7 +54,7 @@ class ActionModule(ActionBase):
                 found[str(host)] = value
         return found
 
-    def _context(self, plan: Mapping[str, Any]) -> _report.Context:
+    def _context(self, plan: Mapping[str, Any], undone: List[str]) -> _report.Context:
         key = plan.get("key") or {}
         directory = os.path.expanduser(str(plan.get("key_dir") or ""))
 
@@ -65,4 +66,5 @@ class ActionModule(ActionBase):
 
         return _report.Context(verb=str(plan.get("verb")), check=bool(self._task.check_mode), users=plan.get("users") or {}, key_path=key_path,
                                home=os.path.expanduser("~"), key_note=key.get("note"), new_key=key.get("path"), action=plan.get("action"),
-                               image=plan.get("image") if (plan.get("image_entry") or {}).get("source") else None)
+                               image=plan.get("image") or None, notes=plan.get("notes") or (), placement=plan.get("placement"),
+                               failure=plan.get("failure"), undone=undone)

@@ -6,30 +6,26 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import os
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys, _request, _variables
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, Catalogs, Host, read_host
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _request, _variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish
 
-VERBS = ("create", "delete", "power", "list")
+VERBS = ("create", "converge", "delete", "power", "list")
+_WAITS = ("none", "address", "ssh", "cloud_init")
 
 
-class ActionModule(ActionBase):
+class ActionModule(FleetAction):
     """Turns variables into what the modules on the hosts get; see plugins/modules/vm_request.py for its documentation."""
-
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
         result: Dict[str, Any] = super().run(tmp, task_vars)
-        self._vars: Dict[str, Any] = task_vars or {}
+        self.start(task_vars or {})
         checked, args = self.validate_argument_spec(argument_spec={
             "verb": {"type": "str", "required": True, "choices": list(VERBS)},
             "found": {"type": "str"},
@@ -41,17 +37,6 @@ class ActionModule(ActionBase):
         result["changed"] = False
         return result
 
-    def _value(self, name: str) -> Any:
-        return self._templar.template(self._vars[name])
-
-    def _hosts(self) -> List[Host]:
-        hostvars = self._vars["hostvars"]
-        hosts = []
-        for name in self._vars.get("ansible_play_hosts") or []:
-            variables = hostvars[name]
-            hosts.append(read_host(name, {key: variables[key] for key in HOST_SCHEMA if key in variables}))
-        return hosts
-
     def _found(self, variable: str, host: str) -> List[Mapping[str, Any]]:
         looked = self._vars["hostvars"][host].get(variable) or {}
         if "vms" not in looked:
@@ -61,59 +46,78 @@ class ActionModule(ActionBase):
 
     def _plan(self, verb: str, found: Optional[str]) -> Dict[str, Any]:
         _variables.refuse_unknown(load_extra_vars(self._loader))
-        values = _variables.read(verb, {name: self._value(name) for name in _variables.option_file()[verb] if name in self._vars})
-        catalogs = Catalogs({name: self._value(name) for name in SCHEMAS if name in self._vars})
-        hosts = self._hosts()
-        if not hosts:
-            raise SpecError("kvm_hosts", None, "no host of this group can be used", "Give an inventory with hosts in the group kvm_hosts", "no_host")
-        plan: Dict[str, Any] = {"options": {host.name: _module_options(host) for host in hosts}, "verb": verb,
-                                "users": catalogs.users(), "key_dir": values.get("vm_key_dir") or _variables.option_file()["create"]["vm_key_dir"]["default"]}
-        if verb == "create":
-            plan.update(self._create(values, catalogs, hosts))
+        catalogs, hosts = self.catalogs(), self.hosts()
+        plan: Dict[str, Any] = {"options": {host.name: _module_options(host) for host in hosts}, "verb": verb, "users": catalogs.users(), "lookup": False}
+        if verb in ("create", "converge"):
+            wanted = self.requested(verb)
+            if not wanted:
+                raise SpecError("kvmfleet_file", self.value("kvmfleet_file"), "declares no VMs", "List them under vms", "missing_variable")
+            plan["key_dir"] = wanted[0]["vm_key_dir"]
+            plan.update(self._absent(wanted[0], catalogs, hosts) if wanted[0]["vm_state"] == "absent" and verb == "create" else
+                        self._create(verb, wanted, catalogs, hosts))
         else:
-            plan.update(self._select(verb, values, hosts, found))
+            plan["key_dir"] = _variables.option_file()["create"]["vm_key_dir"]["default"]
+            plan.update(self._select(verb, self.values(verb), hosts, found))
         return plan
 
-    def _create(self, values: Dict[str, Any], catalogs: Catalogs, hosts: List[Host]) -> Dict[str, Any]:
-        image = _request.image_of(values, catalogs) if values["vm_state"] != "absent" else {}
-        wait = _request.default_wait(values)
-        wanted = _request.constraints(values)
-        left = _request.candidates(hosts, wanted)
-        if values["vm_state"] == "absent":
-            requests = _request.build(values, catalogs, hosts, _keys.Keys())
-            return {"vms": {host.name: [r.item for r in requests] for host in left}, "wait": "none", "names": [r.name for r in requests],
-                    "verb": "delete"}
-        vms = self._prepare(values, catalogs, hosts, wanted, _keys.Keys())[1]
-        _request.check_items([item for items in vms.values() for item in items])
-        keys = self._keys(values, image)
-        # Once more, because a key pair is made only for a request that is right in all else.
-        requests, vms = self._prepare(values, catalogs, hosts, wanted, keys)
-        plan = {
-            "vms": vms, "wait": wait, "wait_timeout": values["vm_wait_timeout"], "names": [r.name for r in requests], "image": values["vm_image"],
-            "image_entry": image, "image_pools": {host.name: image.get("pool") or host.image_pool or host.pool for host in hosts},
-            "key": dataclasses.asdict(keys),
-        }
-        if _request.has_secrets(values):
-            plan["_ansible_no_log"] = True
+    def _absent(self, values: Dict[str, Any], catalogs: Catalogs, hosts: List[Host]) -> Dict[str, Any]:
+        """The deletion that create_vm with C(vm_state=absent) is."""
+        left = _request.candidates(hosts, _request.constraints(values))
+        requests = _request.build(values, catalogs, hosts, self.no_keys)
+        if len(left) > 1:
+            return {"verb": "delete", "lookup": True, "patterns": [r.name for r in requests], "hosts": [host.name for host in left], "fleet": False,
+                    "wait": "none"}
+        _request.check_confirm(values, len(requests))
+        return {"vms": {host.name: [r.item for r in requests] for host in left}, "wait": "none", "names": [r.name for r in requests], "verb": "delete",
+                "fleet": False, "step": "all"}
+
+    def _create(self, verb: str, wanted: List[Dict[str, Any]], catalogs: Catalogs, hosts: List[Host]) -> Dict[str, Any]:
+        for values in wanted:
+            _request.default_wait(values)
+        wishes = self.wishes(wanted, catalogs, hosts)
+        images: List[Dict[str, Any]] = [{"name": str(w.values["vm_image"]), "entry": dict(w.image)} for w in wishes if w.image]
+        images = [image for number, image in enumerate(images) if image not in images[:number]]
+        waits = [_request.default_wait(w.values) for w in wishes]
+        first = wishes[0].values
+        plan: Dict[str, Any] = {
+            "verb": "create", "source": verb, "names": [r.name for w in wishes for r in w.requests], "wait": max(waits, key=_WAITS.index),
+            "wait_timeout": max(w.values["vm_wait_timeout"] for w in wishes), "key": dataclasses.asdict(self.last_keys),
+            "image": ", ".join(i["name"] for i in images if i["entry"].get("source")), "vms": {}, "waits": {}, "step": "all",
+            "fleet": self._needs_placement(wishes, catalogs, hosts), "capacity_timeout": first["vm_capacity_timeout"], "claim_ttl": first["vm_claim_ttl"],
+            "fetch": {host.name: [dict(i, pool=i["entry"].get("pool") or host.image_pool or host.pool) for i in images if i["entry"].get("source")]
+                      for host in hosts}}
+        if not plan["fleet"]:
+            host = hosts[0]
+            if not host.schedulable and not any(w.wanted.host for w in wishes):
+                raise SpecError("vm_host", None, "no host takes new VMs (kvm_schedulable)", "Name the host with vm_host", "no_host")
+            plan["vms"] = {host.name: [_request.host_item(request, host, catalogs) for w in wishes for request in w.requests]}
+            plan["waits"] = {host.name: [r.name for w, wait in zip(wishes, waits) if wait != "none" for r in w.requests]}
+        if any(_request.has_secrets(w.values) for w in wishes):
+            plan.update(_ansible_no_log=True, secret=True)
         return plan
 
-    def _prepare(self, values: Mapping[str, Any], catalogs: Catalogs, hosts: List[Host], wanted: _request.Constraints, keys: _keys.Keys) -> Tuple[
-            List[_request.Request], Dict[str, List[Dict[str, Any]]]]:
-        requests = _request.build(values, catalogs, hosts, keys)
-        placed = _request.assign(requests, hosts, wanted)
-        return requests, {host.name: [_request.host_item(request, host, catalogs) for request in placed.get(host.name, [])] for host in hosts}
-
-    def _keys(self, values: Mapping[str, Any], image: Mapping[str, Any]) -> _keys.Keys:
-        if not _request.wants_seed(values, image):
-            return _keys.Keys()
-        return _keys.keys_for(values, _key_name(values), self._task.check_mode, _keys.under_awx(self._vars, os.environ))
+    def _needs_placement(self, wishes: List[Wish], catalogs: Catalogs, hosts: List[Host]) -> bool:
+        """Whether there is anything to decide that the one host cannot decide for itself."""
+        if len(hosts) != 1 or self.left_out():
+            return True
+        host = hosts[0]
+        for wish in wishes:
+            wanted = wish.wanted
+            if wanted.host_labels or wanted.affinity or wanted.soft_affinity or wanted.anti_affinity or wanted.max_per_host or wanted.reserve_failures:
+                return True
+            if wish.values.get("vm_scale_down") or any(nic.pool for request in wish.requests for nic in request.nics or []):
+                return True
+            group = wish.values.get("vm_group")
+            if group and catalogs.entry("kvmfleet_groups", group).get("quota"):
+                return True
+        return bool(host.groups or host.admin_only or host.max_vms is not None or host.pools)
 
     def _select(self, verb: str, values: Dict[str, Any], hosts: List[Host], found: Optional[str]) -> Dict[str, Any]:
         selection = _request.select(values)
         left = _request.candidates(hosts, _request.Constraints(values["vm_host"], values["vm_zone"], values["vm_region"]))
         if verb != "list" and not (selection.names or selection.patterns or selection.labels or selection.group):
             raise SpecError("vm_name", None, "is missing", "Name the VMs: -e vm_name=web1, a list, or a pattern such as 'web-*'", "missing_variable")
-        plan: Dict[str, Any] = {"hosts": [host.name for host in left], "select": dataclasses.asdict(selection), "lookup": False, "patterns": [],
+        plan: Dict[str, Any] = {"hosts": [host.name for host in left], "select": dataclasses.asdict(selection), "lookup": False, "patterns": [], "step": "all",
                                 "names": {host.name: list(selection.names) for host in left}}
         if verb == "list":
             plan.update(state=values["vm_state"], managed_only=values["vm_managed_only"], patterns=selection.names + selection.patterns)
@@ -136,13 +140,6 @@ class ActionModule(ActionBase):
         else:
             plan.update(action=values["vm_action"], shutdown_timeout=values["vm_shutdown_timeout"], force=values["vm_force"])
         return plan
-
-
-def _key_name(values: Mapping[str, Any]) -> str:
-    parts = [str(values["vm_name"])]
-    if values.get("vm_group"):
-        parts += [values.get("vm_namespace") or _request.DEFAULT_NAMESPACE, values["vm_group"]]
-    return ".".join(parts)
 
 
 def _matching(vms: List[Mapping[str, Any]], selection: _request.Selection) -> List[str]:

@@ -36,7 +36,10 @@ class Claims:
         return record.metadata.phase if record is not None and record.metadata is not None else None
 
     def claim(self, specs: Sequence[VmSpec]) -> List[Outcome]:
-        """Under the host's lock: remove stale claims, count, and define what is new in phase C(pending). VMs that exist are left as they are."""
+        """Under the host's lock: remove stale claims, count, and define what is new in phase C(pending).
+
+        Claims of mine that are there already are kept, with the addresses that are asked for now. VMs that exist are left as they are.
+        """
         self.host.look()
         half_deleted = [s.name for s in specs if self._phase(s.name) == "deleting"]
         with _admission.vm_locks(self.host.uri, half_deleted, self.options.lock_timeout_s), _admission.host_lock(self.host.uri):
@@ -52,8 +55,11 @@ class Claims:
                     outcome.error = FleetError("VM {0} is being deleted by another run; try again when that has ended".format(outcome.name), "busy")
             self.converger.check_together(outcomes)  # the growth of those that exist is counted with the new ones
             fresh = [o for o in outcomes if o.plan and o.plan.kind == "create"]
+            moved = [o for o in outcomes if self._other_addresses(o)]
             for outcome in outcomes:
-                if outcome.plan and outcome.plan.metadata and outcome in fresh:
+                if outcome in moved and outcome.plan and outcome.plan.metadata:
+                    outcome.plan.actions = ["claim other addresses: {0}".format(", ".join(outcome.plan.metadata.addresses))]
+                elif outcome.plan and outcome.plan.metadata and outcome in fresh:
                     outcome.plan.metadata.phase, outcome.plan.metadata.ticket = "pending", self.ticket
                     outcome.plan.metadata.claimed = _metadata.utc_now()
                     outcome.plan.actions = ["claim room: define the domain as pending"]
@@ -61,14 +67,26 @@ class Claims:
                     outcome.plan.actions = []
             if self.options.check or (self.options.atomic and any(o.error for o in outcomes)):
                 return self.converger.described(outcomes)
+            for outcome in moved:
+                record = self.host.domains[outcome.name]
+                if outcome.plan and outcome.plan.metadata and record.metadata:
+                    write_metadata(record.handle, dataclasses.replace(record.metadata, addresses=list(outcome.plan.metadata.addresses)))
+                    outcome.carried_out = True
             for outcome in fresh:
                 self.converger.delete_predecessor(outcome)
             self.converger.book([o for o in fresh if not o.error])
             if self.options.atomic and any(o.error for o in outcomes):
                 self.converger.undo_all(outcomes)
-        for outcome in fresh:
+        for outcome in fresh + moved:
             self.host.look_at(outcome.name)
         return self.converger.described(outcomes)
+
+    def _other_addresses(self, outcome: Outcome) -> bool:
+        """Whether a claim of mine is kept and gets other addresses, because somebody else turned out to have the first ones."""
+        record = self.host.domains.get(outcome.name)
+        if not self._mine(record) or self._phase(outcome.name) != "pending" or outcome.error or outcome.plan is None or outcome.plan.metadata is None:
+            return False
+        return record is not None and record.metadata is not None and outcome.plan.metadata.addresses != record.metadata.addresses
 
     def commit(self, names: Sequence[str]) -> List[str]:
         """The compare-and-set: my pending claims become C(building); returns the names of those that are no longer there."""

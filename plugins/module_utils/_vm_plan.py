@@ -501,6 +501,8 @@ def _plan_delete(host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> Vm
         raise SpecError("name", spec.name, "is a transient domain, which is not ours", "Stop it by the tool that made it", "not_ours")
     if spec.group and (record.metadata is None or record.metadata.group != spec.group):
         raise SpecError("group", spec.group, "VM {0} is not of this group".format(spec.name), "Name the group it belongs to, or another VM", "not_ours")
+    if spec.uuid and spec.uuid != record.uuid:
+        raise SpecError("uuid", spec.uuid, "VM {0} has UUID {1}".format(spec.name, record.uuid), "Leave uuid out to delete it all the same", "not_ours")
     plan.metadata = record.metadata
     state = _power.state_of(record.handle) if record.active else "stopped"
     if record.active:

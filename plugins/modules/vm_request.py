@@ -17,10 +17,10 @@ description:
   - Makes an SSH key pair where a VM with a cloud-init seed is asked for without a key, and in no other case.
 options:
   verb:
-    description: What the request is for.
+    description: What the request is for; V(converge) is for the VMs that the fleet file declares.
     type: str
     required: true
-    choices: [create, delete, power, list]
+    choices: [create, converge, delete, power, list]
   found:
     description: Name of the variable in which each host's result of M(kvmfleet.core.vm_info) was registered, to resolve patterns.
     type: str

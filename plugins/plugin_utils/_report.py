@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Sequence
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, human_size
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import in_variables
@@ -37,6 +37,10 @@ class Context:
 
     :param users: default user by image name
     :param image: the image that a run that is not in check mode would make available where it is missing
+    :param notes: sentences of the placement
+    :param placement: the placement as data
+    :param failure: C(msg) and C(reason) of a request that was given up before anything was made
+    :param undone: VMs that were made and taken back, because others of their batch failed
     :param key_path: the private key's path by key name, or None where it is not on this machine
     """
 
@@ -49,12 +53,18 @@ class Context:
     new_key: Optional[str] = None
     action: Optional[str] = None
     image: Optional[str] = None
+    notes: Sequence[str] = ()
+    placement: Optional[Mapping[str, Any]] = None
+    failure: Optional[Mapping[str, str]] = None
+    undone: Collection[str] = ()
 
 
 def _word(context: Context, vm: Mapping[str, Any]) -> str:
     """What was done to a VM, in one or two words."""
     if vm.get("failed"):
         return "failed"
+    if vm["name"] in context.undone:
+        return "undone"
     if context.verb == "power" and vm.get("changed"):
         before, after = vm.get("state_before"), vm.get("state")
         if context.check:
@@ -97,7 +107,7 @@ def _row(context: Context, vm: Mapping[str, Any]) -> List[Any]:
     return [cells[column] for column in _COLUMNS[context.verb]]
 
 
-def _who(names: Sequence[str]) -> str:
+def who(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else "{0} and {1} more".format(shown, len(names) - 3)
 
@@ -109,7 +119,7 @@ def _grouped(vms: Sequence[Mapping[str, Any]], text_of: Callable[[Mapping[str, A
         text = text_of(vm)
         if text:
             groups.setdefault(text, []).append(vm["name"])
-    lines = ["{0}: {1}".format(_who(names), text) for text, names in groups.items()]
+    lines = ["{0}: {1}".format(who(names), text) for text, names in groups.items()]
     return lines[:_MOST_GROUPS] + (["... and {0} more like these".format(len(lines) - _MOST_GROUPS)] if len(lines) > _MOST_GROUPS else [])
 
 
@@ -161,7 +171,7 @@ def user_message(result: Mapping[str, Any]) -> str:
     return " ".join(message.split())
 
 
-def _failures(results: Mapping[str, Mapping[str, Any]]) -> Dict[str, str]:
+def failures(results: Mapping[str, Mapping[str, Any]]) -> Dict[str, str]:
     """Per host why it failed. Tasks that are told to carry on lose C(failed), but only a failure has a message and no whole result."""
     failed = {}
     for host, result in results.items():
@@ -193,6 +203,8 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
         for found in results[host].get("vms") or []:
             vm = dict(found, host=host)
             later = known.get((host, vm["name"]), {})
+            if vm["name"] in context.undone:
+                vm.update(state="absent", changed=False)
             vm.update({k: later[k] for k in ("state", "address", "addresses", "nics", "console") if later.get(k) is not None})
             vms.append(vm)
     report = Report(data={"verb": context.verb, "check_mode": context.check, "changed": len([v for v in vms if v.get("changed")]), "vms": [
@@ -201,27 +213,32 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
         headings = [(name, "right" if name in _RIGHT else "left") for name in _COLUMNS[context.verb]]
         rows = [_row(context, vm) for vm in vms]
         report.lines += table(*drop_empty(headings, rows, [h for h, align in headings if context.verb != "power" or h != "address"])) + [""]
-    if vms or not _failures(results):
+    if vms or not failures(results):
         report.lines.append(_summary(context, vms))
-    report.lines += _notes(context, vms)
+    report.lines += _notes(context, vms) + list(context.notes)
+    if context.placement is not None:
+        report.data["placement"] = context.placement
     if missing:
         report.lines.append("The image {0} would be made available first on {1}".format(context.image, ", ".join(sorted(missing))))
     if context.new_key and vms:
         report.lines.append("Private key: {0}".format(context.new_key))
     if context.key_note:
         report.lines.append(context.key_note)
-    failed = dict(_failures(waited or {}), **_failures(results))
+    failed = dict(failures(waited or {}), **failures(results))
     unreachable = [h for h, r in results.items() if r.get("unreachable")]
     report.data["unreachable"] = unreachable
     if context.verb == "list" and len(unreachable) < len(results):
         # A list of the others is better than none.
         report.lines += ["{0}: {1}".format(host, failed.pop(host)) for host in unreachable]
-    if failed:
+    if context.failure:
+        report.failure, report.reason = context.failure["msg"], context.failure["reason"]
+        report.data.update(failed=True, msg=report.failure, reason=report.reason)
+    elif failed:
         texts: Dict[str, List[str]] = {}
         for host, text in sorted(failed.items()):
             texts.setdefault(text, []).append(host)
         alone = len(results) == 1 and not unreachable
-        report.failure = " ".join(text if alone else "{0}: {1}".format(_who(hosts), text) for text, hosts in texts.items())
+        report.failure = " ".join(text if alone else "{0}: {1}".format(who(hosts), text) for text, hosts in texts.items())
         first = next(iter(sorted(failed)))
         own = results.get(first, {}).get("reason") or (waited or {}).get(first, {}).get("reason")
         report.reason = "host_unreachable" if first in unreachable else str(own or "failed")

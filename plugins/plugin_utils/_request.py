@@ -19,6 +19,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import (
     GIB, SpecError, VmSpec, check_address, check_batch, check_domain_name, check_gateway, check_interface, check_label, format_size, parse_int, parse_mib,
     parse_size, vm_from_params)
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host, check_allowed, cidrs_of
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._keys import Keys
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import nearest, to_dict, to_list
@@ -40,6 +41,7 @@ class NicRequest:
 
     network: str
     item: Dict[str, Any] = field(default_factory=dict)
+    pool: Optional[str] = None  # of addresses: which one the NIC gets is known when the fleet has been looked at
 
 
 @dataclass
@@ -75,7 +77,14 @@ class Constraints:
     region: Optional[str] = None
     strategy: str = "spread"
     spread_by: Optional[str] = None
+    weights: Optional[Dict[str, float]] = None
+    reserve_failures: int = 0
+    host_labels: Dict[str, str] = field(default_factory=dict)
+    max_per_host: int = 0
+    affinity: List[str] = field(default_factory=list)
     anti_affinity: List[str] = field(default_factory=list)
+    soft_affinity: List[str] = field(default_factory=list)
+    soft_anti_affinity: List[str] = field(default_factory=list)
 
 
 def _is_mapping(item: Any) -> bool:
@@ -85,6 +94,13 @@ def _is_mapping(item: Any) -> bool:
 
 def _fail(option: str, value: Any, reason: str, remedy: str, code: str = "invalid_value") -> SpecError:
     return SpecError(option, value, reason, remedy, code)
+
+
+def full_name(values: Mapping[str, Any], label: str) -> str:
+    """The domain name of a VM of the request's own group and namespace."""
+    if not values.get("vm_group"):
+        return label
+    return "{0}.{1}.{2}".format(label, values.get("vm_namespace") or DEFAULT_NAMESPACE, values["vm_group"])
 
 
 def domain_names(values: Mapping[str, Any], label: str) -> List[Tuple[str, str, Optional[int]]]:
@@ -286,6 +302,13 @@ def _nics(values: Mapping[str, Any], group: Mapping[str, Any], catalogs: Catalog
         given = [str(a) for a in listed.get("ip", (values.get("vm_ip") if first else None) or [])]
         addresses = _Addresses(ip_option, given, name, entry)
         addresses.at(0, count)
+        pool = read_pool(entry["pool"], catalogs, name) if entry.get("pool") else None
+        if pool is not None:
+            pool.check_group(option, values.get("vm_group"))
+            for offset in range(count) if addresses.first else ():
+                for address in addresses.at(offset, count):
+                    pool.check_address(ip_option, address)
+        draws = pool is not None and not given and values["vm_state"] != "absent"
         mac = nic.get("mac") or (values.get("vm_mac") if first else None)
         if mac:
             if count > 1:
@@ -297,27 +320,27 @@ def _nics(values: Mapping[str, Any], group: Mapping[str, Any], catalogs: Catalog
             source = where + "." + key
             if asked is None and first and own and values.get(own):
                 asked, source = values[own], own
-            if asked is not None and not addresses.first and key == "gateway":
+            if asked is not None and not addresses.first and not draws and key == "gateway":
                 raise _fail(source, asked, "is given for a NIC without a static address", "Give vm_ip too; DHCP brings its own gateway")
-            if asked is None and addresses.first:
+            if asked is None and (addresses.first or draws):
                 asked, source = entry.get(key), "kvmfleet_networks.{0}.{1}".format(name, key)
             if not asked:
                 continue
             if key == "gateway":
-                wish[key] = check_gateway(source, asked, [str(a) for a in addresses.first])
+                wish[key] = check_gateway(source, asked, [str(a) for a in addresses.first]) if addresses.first else check_address(source, asked)
             elif key == "nameservers":
                 wish[key] = [check_address(source, a) for a in to_list(source, asked)]
             else:
                 wish[key] = [str(s) for s in to_list(source, asked)]
-        makers.append(functools.partial(_nic, name, wish, addresses, count))
+        makers.append(functools.partial(_nic, name, wish, addresses, count, entry["pool"] if draws else None))
     return makers
 
 
-def _nic(network: str, wish: Mapping[str, Any], addresses: _Addresses, count: int, offset: int) -> NicRequest:
+def _nic(network: str, wish: Mapping[str, Any], addresses: _Addresses, count: int, pool: Optional[str], offset: int) -> NicRequest:
     item = dict(wish)
     if addresses.first:
         item["addresses"] = addresses.at(offset, count)
-    return NicRequest(network, item)
+    return NicRequest(network, item, pool)
 
 
 def _user_data(text: Optional[str]) -> Optional[str]:
@@ -390,8 +413,34 @@ def constraints(values: Mapping[str, Any]) -> Constraints:
     spread = values.get("vm_spread")
     if spread is not None and spread not in _SPREAD and not re.match(r"^label:[A-Za-z0-9._/-]+$", spread):
         raise _fail("vm_spread", spread, "is nothing to spread over", "Use one of {0}, or label:NAME".format(", ".join(_SPREAD)))
-    return Constraints(values.get("vm_host"), values.get("vm_zone"), values.get("vm_region"), values.get("vm_strategy") or "spread", spread,
-                       list(values.get("vm_anti_affinity") or []))
+    strategy = values.get("vm_strategy") or "spread"
+    if values.get("vm_weights") and strategy != "weights":
+        raise _fail("vm_weights", None, "is given with vm_strategy={0}".format(strategy), "Give vm_strategy=weights too, or leave it out")
+    if strategy == "weights" and not values.get("vm_weights"):
+        raise _fail("vm_weights", None, "is missing", "Give numbers for vcpus, memory, disk or vms, such as memory=2,vcpus=1", "missing_variable")
+    made = Constraints(values.get("vm_host"), values.get("vm_zone"), values.get("vm_region"), strategy, spread, _weights(values.get("vm_weights")),
+                       values.get("vm_reserve_failures") or 0, {str(k): str(v) for k, v in (values.get("vm_host_labels") or {}).items()},
+                       values.get("vm_max_per_host") or 0)
+    for key in ("affinity", "anti_affinity", "soft_affinity", "soft_anti_affinity"):
+        setattr(made, key, [str(item) for item in values.get("vm_" + key) or []])
+        for item in getattr(made, key):
+            if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._/-]*(=[^=]*)?$", item):
+                raise _fail("vm_" + key, item, "is neither the name of a VM nor a label", "Write web1, or tier=front")
+    return made
+
+
+def _weights(given: Optional[Mapping[str, Any]]) -> Optional[Dict[str, float]]:
+    if not given:
+        return None
+    weights = {}
+    for key, value in given.items():
+        if key not in ("vcpus", "memory", "disk", "vms"):
+            raise _fail("vm_weights." + key, None, "is not a resource", "Use vcpus, memory, disk or vms")
+        try:
+            weights[key] = float(str(value))
+        except ValueError:
+            raise _fail("vm_weights." + key, value, "is not a number", "Write a number such as 1.5; positive ones spread, negative ones pack") from None
+    return weights
 
 
 def _domain_options(values: Mapping[str, Any], image: Mapping[str, Any]) -> Dict[str, Any]:
@@ -515,6 +564,19 @@ def _host_disk(disk: DiskRequest, host: Host, catalogs: Catalogs, index: int) ->
     return item
 
 
+def sample_items(requests: Sequence[Request], hosts: Sequence[Host], catalogs: Catalogs) -> List[Dict[str, Any]]:
+    """The items that requests become on the first host that can take them as far as the inventory tells. Raises SpecError where none can."""
+    fault: Optional[SpecError] = None
+    for host in hosts:
+        try:
+            return [host_item(request, host, catalogs) for request in requests]
+        except SpecError as exc:
+            fault = fault or exc
+    if fault is not None:
+        raise fault
+    return []
+
+
 _PLACES = (
     (re.compile(r"^disks\[0\]\.size$"), "vm_disk"),
     (re.compile(r"^disks\[0\]\."), "vm_disk."),
@@ -576,20 +638,6 @@ def candidates(hosts: Sequence[Host], wanted: Constraints) -> List[Host]:
     return left
 
 
-def assign(requests: Sequence[Request], hosts: Sequence[Host], wanted: Constraints) -> Dict[str, List[Request]]:
-    """Which VM goes to which host. Raises SpecError where that is not for this function to say.
-
-    The seam for placement: what takes its place gets the same requests and hosts, and the hosts' capacities.
-    """
-    left = [h for h in candidates(hosts, wanted) if h.schedulable or wanted.host]
-    if not left:
-        raise _fail("vm_host", wanted.host, "no host takes new VMs (kvm_schedulable)", "Name the host with vm_host", "no_host")
-    if len(left) > 1:
-        raise _fail("vm_host", None, "is needed, for {0} hosts would do ({1})".format(len(left), ", ".join(h.name for h in left)), "Name one of them",
-                    "ambiguous_host")
-    return {left[0].name: list(requests)}
-
-
 def default_wait(values: Mapping[str, Any]) -> str:
     """What to wait for. Raises SpecError where a VM that will not run is to be waited for."""
     runs = values["vm_state"] in ("running", "restarted")
@@ -639,6 +687,8 @@ def select(values: Mapping[str, Any]) -> Selection:
                 raise _fail("vm_name", name, "is not a pattern of VM names", "Use a-z, 0-9, '-', and the wildcards * ? [...]")
             selection.patterns.append(name if "." in name or not group else "{0}.{1}.{2}".format(name, selection.namespace or "*", group))
         elif "." in name:
+            if group and not name.endswith("." + group):
+                raise _fail("vm_name", name, "is not a VM of group {0}".format(group), "Name a VM of this group, or the group that it belongs to", "not_ours")
             selection.names.append(check_domain_name("vm_name", name))
         else:
             selection.names.extend(full for full, label, index in domain_names(values, name))

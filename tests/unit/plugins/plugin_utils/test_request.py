@@ -13,6 +13,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import GIB, Sp
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _request, _variables
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._keys import Keys
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import wish_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,9 +38,8 @@ def items(keys: Optional[Keys] = None, hosts: Any = (HOST,), **given: Any) -> Li
     """The items of vm_set that some variables become, by the same steps as the action takes."""
     catalogs = Catalogs(CATALOGS)
     values = _variables.read("create", dict({"vm_name": "web"}, **given))
-    requests = _request.build(values, catalogs, hosts, keys or Keys([KEY], "web"))
-    placed = _request.assign(requests, hosts, _request.constraints(values))
-    result = [_request.host_item(r, h, catalogs) for h in hosts for r in placed.get(h.name, [])]
+    wish = wish_of(values, catalogs, hosts, keys or Keys([KEY], "web"))
+    result = _request.sample_items(wish.requests, hosts, catalogs)
     _request.check_items(result)
     return result
 
@@ -236,16 +236,37 @@ def test_absent() -> None:
         {"name": "web-1", "state": "absent", "delete_disks": False}, {"name": "web-2", "state": "absent", "delete_disks": False}]
 
 
-def test_one_host_is_enough_and_several_need_a_word() -> None:
-    east, west = Host("kvm1", zone="east"), Host("kvm2", zone="west", schedulable=False)
-    both = [Host("kvm1"), Host("kvm2")]
-    with pytest.raises(SpecError, match="kvm1, kvm2"):
-        items(hosts=both)
-    assert len(items(hosts=both, vm_host="kvm2")) == 1
-    assert len(items(hosts=[east, west], vm_zone="east")) == 1
-    assert len(items(hosts=[east, west])) == 1, "a host that takes no new VMs is passed over"
+def test_hosts_by_name_zone_and_region() -> None:
+    east, west = Host("kvm1", zone="east"), Host("kvm2", zone="west", region="eu")
+    assert [h.name for h in _request.candidates([east, west], _request.Constraints(zone="east"))] == ["kvm1"]
+    assert [h.name for h in _request.candidates([east, west], _request.Constraints(region="eu"))] == ["kvm2"]
+    assert [h.name for h in _request.candidates([east, west], _request.Constraints(host="kvm2"))] == ["kvm2"]
+    assert len(_request.candidates([east, west], _request.Constraints())) == 2
     with pytest.raises(SpecError, match="Perhaps west was meant"):
         items(hosts=[east, west], vm_zone="wst")
+
+
+def test_a_request_is_checked_on_a_host_that_can_take_it() -> None:
+    """What only one of the hosts has is no fault of the request."""
+    catalogs = dict(CATALOGS, kvmfleet_storage_classes={"ssd": {}})
+    values = _variables.read("create", {"vm_name": "web", "vm_storage_class": "ssd"})
+    both = [Host("kvm1"), Host("kvm2", storage_classes={"ssd": "fast"})]
+    requests = _request.build(values, Catalogs(catalogs), both, Keys())
+    assert _request.sample_items(requests, both, Catalogs(catalogs))[0]["disks"][0]["pool"] == "fast"
+    with pytest.raises(SpecError, match="kvm1 has no pool of this storage class"):
+        _request.sample_items(requests, both[:1], Catalogs(catalogs))
+
+
+@pytest.mark.parametrize(("given", "option", "said"), [
+    ({"vm_weights": "memory=2"}, "vm_weights", "vm_strategy=spread"), ({"vm_strategy": "weights"}, "vm_weights", "missing"),
+    ({"vm_strategy": "weights", "vm_weights": "ram=2"}, "vm_weights.ram", "not a resource"),
+    ({"vm_strategy": "weights", "vm_weights": "memory=much"}, "vm_weights.memory", "not a number"),
+    ({"vm_affinity": "web 1"}, "vm_affinity", "neither"), ({"vm_soft_anti_affinity": "=x"}, "vm_soft_anti_affinity", "neither"),
+    ({"vm_reserve_failures": "2"}, "vm_reserve_failures", "range"), ({"vm_max_per_host": "0"}, "vm_max_per_host", "range"),
+])
+def test_rules_of_placement_are_checked_at_the_door(given: Dict[str, Any], option: str, said: str) -> None:
+    error = refusal(**given)
+    assert error.option == option and said in str(error)
 
 
 @pytest.mark.parametrize("given, wait", [

@@ -1,0 +1,45 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tables of what the fleet has and offers, and the same as data for the caller."""
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet_report, _variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
+
+display = Display()
+
+
+class ActionModule(FleetAction):
+    """Reads what host_capacity registered on each host; see plugins/modules/fleet_report.py for its documentation."""
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+        result: Dict[str, Any] = super().run(tmp, task_vars)
+        self.start(task_vars or {})
+        checked, args = self.validate_argument_spec(argument_spec={
+            "show": {"type": "str", "required": True, "choices": list(_fleet_report.SHOWS)},
+            "results": {"type": "str", "default": "vm_result"},
+        })
+        result["changed"] = False
+        try:
+            _variables.refuse_unknown(load_extra_vars(self._loader))
+            hosts = self.hosts()
+            report = _fleet_report.compose(args["show"], _fleet_report.Fleet(
+                hosts, {host.name: self.registered(host.name, args["results"]) for host in hosts}, self.catalogs(), self.values(args["show"]),
+                self.left_out()))
+        except SpecError as exc:
+            result.update(failed=True, msg=str(exc), reason=exc.code)
+            return result
+        display.display("\n".join([""] + report.lines + [""]))
+        if report.failure:
+            result.update(failed=True, msg=report.failure, reason=report.reason)
+        else:
+            # As ansible.builtin.set_stats does it; without one more task.
+            result["ansible_stats"] = {"data": {"kvmfleet": report.data}, "per_host": False, "aggregate": False}
+        return result

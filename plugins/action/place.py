@@ -1,0 +1,256 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Placement at run time: from what every host has just said to what each has to do, round by round until it is settled."""
+from __future__ import annotations
+
+import copy
+import random
+import secrets
+import time
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from ansible.utils.display import Display
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _placement_report, _request, _settle
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Context, FleetPlan, State, Wish, holders, plan_requests
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import user_message
+
+display = Display()
+
+STEPS = ("plan", "settle", "undo")
+_PATIENCE_S = 60.0   # beyond the time after which a crashed run's claim may be removed
+_PAUSE_S = 0.5       # before one looks again, where nothing can be done but wait for another run
+
+
+class ActionModule(FleetAction):
+    """See plugins/modules/place.py for its documentation."""
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+        result: Dict[str, Any] = super().run(tmp, task_vars)
+        self.start(task_vars or {})
+        checked, args = self.validate_argument_spec(argument_spec={
+            "step": {"type": "str", "required": True, "choices": list(STEPS)},
+            "plan": {"type": "str", "default": "vm_plan"},
+            "capacity": {"type": "str", "default": "vm_capacity"},
+            "seen": {"type": "str", "default": "vm_seen"},
+            "claimed": {"type": "str", "default": "vm_claim"},
+            "results": {"type": "str", "default": "vm_result"},
+        })
+        self.args: Mapping[str, Any] = args
+        plan = copy.deepcopy({k: v for k, v in self._vars[args["plan"]].items() if k not in ("failed", "changed", "skipped", "warnings")})
+        try:
+            result.update({"plan": self._first, "settle": self._after_claims, "undo": self._undo}[args["step"]](plan))
+        except SpecError as exc:
+            result.update(failed=True, msg=str(exc), reason=exc.code)
+        if plan.get("secret"):
+            result["_ansible_no_log"] = True
+        result["changed"] = False
+        return result
+
+    # -- what the hosts said -------------------------------------------------------------------------------------------------------------
+
+    def _states(self, names: Sequence[str], later: Optional[str] = None) -> Dict[str, State]:
+        """What each host said; with C(later) brought up to date by what it has said since."""
+        states: Dict[str, State] = {}
+        for name in names:
+            first = self.registered(name, self.args["capacity"])
+            now = self.registered(name, later) if later else first
+            states[name] = dict(first, **now) if "vcpus" in now else None
+        return states
+
+    def _silent(self, states: Mapping[str, State]) -> Dict[str, str]:
+        """Host -> why it did not answer."""
+        return {name: " ".join(str(self.registered(name, self.args["capacity"]).get("msg") or "no answer").split()) for name, state in states.items()
+                if state is None and name in (self._vars.get("ansible_play_hosts_all") or [])}
+
+    def _wishes(self, plan: Mapping[str, Any]) -> List[Wish]:
+        self._catalogs, self._all_hosts = self.catalogs(), self.hosts()
+        out = self.left_out()
+        self._all_hosts += [self._read(name) for name in out]
+        return self.wishes(self.requested(plan["source"]), self._catalogs, self._all_hosts)
+
+    # -- the first plan ------------------------------------------------------------------------------------------------------------------
+
+    def _first(self, plan: Dict[str, Any]) -> Dict[str, Any]:
+        wishes = self._wishes(plan)
+        states = self._states([host.name for host in self._all_hosts])
+        silent = self._silent(states)
+        if silent and len(silent) == len(self.hosts()):
+            raise SpecError("kvm_hosts", None, "no host answered: {0}".format("; ".join("{0}: {1}".format(*pair) for pair in sorted(silent.items())[:3])),
+                            "Look whether libvirt runs there and may be used", "host_unreachable")
+        context = Context(claim_ttl_s=plan["claim_ttl"])
+        made = plan_requests(wishes, self._catalogs, self._all_hosts, states, context)
+        self._tell(made, silent)
+        if not made.placement.ok:
+            return dict(plan, failed=True, msg=made.placement.message, reason=made.placement.code, placement=made.placement.as_result())
+        plan.update(silent=silent, notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
+                    surplus=[name for name in made.surplus if name not in made.removed])
+        if self._task.check_mode or not (made.fresh or made.waiting):
+            plan["notes"] += ["{0}; a real run would wait for it".format(why) for why in made.waiting.values()]
+            return self._ready(plan, made, wishes, "all")
+        # One random value per run, the same for all its VMs: ordered by VM, two batches could withdraw from each other for ever.
+        plan.update(ticket=secrets.token_hex(8), waiting=sorted(made.waiting))
+        plan["race"] = {"round": 1, "began": time.time(), "avoid": {}, "lost": {}, "refusals": {}}
+        return self._claim(plan, made, wishes, list(made.items))
+
+    def _tell(self, made: FleetPlan, silent: Mapping[str, str]) -> None:
+        """Where it goes and why: in check mode and with C(--diff), and where it goes nowhere."""
+        if self._task.check_mode or self._task.diff or not made.placement.ok:
+            display.display("\n".join([""] + _placement_report.lines(made.placement, silent) + [""]))
+
+    def _ready(self, plan: Dict[str, Any], made: FleetPlan, wishes: Sequence[Wish], step: str) -> Dict[str, Any]:
+        waits = {r.name for w in wishes for r in w.requests if _request.default_wait(w.values) != "none"}
+        plan.update(vms=made.items, step=step, next="build", claims=step == "build", fresh=made.fresh, claim_hosts={}, withdraw={}, fetch_now={}, waits={
+            host: [item["name"] for item in items if item["name"] in waits and item.get("state") != "absent"] for host, items in made.items.items()})
+        return plan
+
+    # -- rounds --------------------------------------------------------------------------------------------------------------------------
+
+    def _claim(self, plan: Dict[str, Any], made: FleetPlan, wishes: Sequence[Wish], hosts: Sequence[str]) -> Dict[str, Any]:
+        """What is to be claimed now: on hosts with news, and on those where claims of runs that are gone have to be removed."""
+        self._ready(plan, made, wishes, "build")
+        plan["next"] = "again"
+        plan["claim_hosts"] = {host: [i for i in made.items.get(host, []) if i.get("state") != "absent"] for host in sorted(set(hosts) | set(made.sweep))}
+        plan["drawn"] = self._drawn(made, wishes)
+        return plan
+
+    @staticmethod
+    def _drawn(made: FleetPlan, wishes: Sequence[Wish]) -> Dict[str, List[str]]:
+        """VM -> addresses that it was given out of pools."""
+        pools = {(r.name, number) for w in wishes for r in w.requests for number, nic in enumerate(r.nics or []) if nic.pool}
+        return {item["name"]: [a for number, nic in enumerate(item.get("nics") or item.get("default_nics") or []) if (item["name"], number) in pools
+                               for a in nic.get("addresses") or []] for items in made.items.values() for item in items}
+
+    def _after_claims(self, plan: Dict[str, Any]) -> Dict[str, Any]:
+        """After the claims have been made and every host has been read: build, or another round."""
+        wishes = self._wishes(plan)
+        race, ticket = plan["race"], plan["ticket"]
+        context = Context(ticket, plan["claim_ttl"], race["avoid"], race["lost"])
+        states = self._states([host.name for host in self._all_hosts], self.args["seen"])
+        refused = self._refused(plan, context)
+        mine = {str(vm["name"]): host for host, vm in holders(states) if vm.get("ticket") == ticket and vm.get("phase") == "pending"}
+        held = {name: host for name, host in plan["fresh"].items() if host not in refused.avoid_hosts or mine.get(name) == host}
+        macs = {r.name: [str(nic.item["mac"]).lower() for nic in r.nics or [] if nic.item.get("mac")] for w in wishes for r in w.requests}
+        verdict = _settle.settle(held, states, context, plan["drawn"], macs)
+        plan["race"]["round"] += 1
+        if refused.fatal or verdict.fatal:
+            return self._give_up(plan, mine, refused.fatal or verdict.fatal or "", refused.reason or verdict.reason or "failed")
+        waiting = set(plan.get("waiting") or [])
+        if verdict.decided and not refused.hosts and not waiting:
+            return dict(plan, next="build", claim_hosts={}, withdraw={}, fetch_now={})
+        if time.time() - race["began"] > plan["claim_ttl"] + _PATIENCE_S:
+            why = list(verdict.wait.values()) + list(verdict.withdraw.values()) + list(refused.words.values()) + ["another run is in the way"]
+            return self._give_up(plan, mine, "gave up after {0} rounds: {1}".format(race["round"], why[0]), refused.reason or "busy")
+        for name, addresses in verdict.lost.items():
+            race["lost"].setdefault(name, []).extend(addresses)
+        for name, hosts in verdict.avoid.items():
+            for host, words in hosts.items():
+                race["refusals"][name + " " + host] = race["refusals"].get(name + " " + host, 0) + 1
+                if race["refusals"][name + " " + host] > 1:
+                    race["avoid"].setdefault(name, {})[host] = words
+        return self._again(plan, wishes, states, context, mine, verdict, refused)
+
+    def _again(self, plan: Dict[str, Any], wishes: Sequence[Wish], states: Dict[str, State], context: Context, mine: Dict[str, str],
+               verdict: _settle.Verdict, refused: "_Refused") -> Dict[str, Any]:
+        """The next round: withdraw what is lost, fetch images that are missing, plan anew from what the hosts have just said."""
+        # Fetching takes longer than a claim is good for.
+        going = set(mine) if refused.fetch else set(verdict.withdraw)
+        withdraw: Dict[str, List[str]] = {}
+        for name in sorted(going & set(mine)):
+            withdraw.setdefault(mine[name], []).append(name)
+        for host, names in withdraw.items():
+            state = states[host]
+            if state is not None:
+                states[host] = dict(state, vms=[vm for vm in state["vms"] if vm["name"] not in names or vm.get("ticket") != context.ticket])
+        try:
+            made = plan_requests(wishes, self._catalogs, self._all_hosts, states, context)
+        except SpecError as exc:
+            return self._give_up(plan, mine, str(exc), exc.code)
+        if not made.placement.ok:
+            return self._give_up(plan, mine, made.placement.message, made.placement.code, made)
+        news = {host for name, host in made.fresh.items() if name not in mine or name in going or name in verdict.lost}
+        self._claim(plan, made, wishes, sorted(news))
+        plan.update(waiting=sorted(made.waiting), notes=made.notes, placement=made.placement.as_result(), fetch_now=refused.fetch,
+                    withdraw={host: [{"name": name} for name in names] for host, names in withdraw.items()})
+        if not news and not withdraw:
+            time.sleep(_PAUSE_S * (1 + random.random()))
+        return plan
+
+    def _refused(self, plan: Dict[str, Any], context: Context) -> "_Refused":
+        """What became of the claim step on each host that had one."""
+        refused, race = _Refused(), plan["race"]
+        for host, items in plan["claim_hosts"].items():
+            result = self.registered(host, self.args["claimed"])
+            if "vms" in result and not result.get("reason"):
+                continue
+            reason = "host_unreachable" if result.get("unreachable") else str(result.get("reason") or "failed")
+            words = user_message(result)
+            refused.hosts.append(host)
+            refused.words[host] = words
+            if reason == "unknown_image" and plan["fetch"].get(host):
+                used = {item.get("image") for item in items}
+                refused.fetch[host] = [image for image in plan["fetch"][host] if image["name"] in used]
+                if race["refusals"].get("image " + host):
+                    refused.fatal, refused.reason = words, reason
+                race["refusals"]["image " + host] = 1
+            elif reason in _settle.ELSEWHERE:
+                refused.avoid_hosts.append(host)
+                for item in items:
+                    key = "{0} {1}".format(item["name"], host)
+                    race["refusals"][key] = race["refusals"].get(key, 0) + 1
+                    # Its capacity is known anew; only a host that says no again, or for another reason, is left out.
+                    if reason != "no_capacity" or race["refusals"][key] > 1:
+                        race["avoid"].setdefault(item["name"], {})[host] = "{0} refused: {1}".format(host, words)
+                    if item["name"] not in plan["fresh"] and race["refusals"][key] > 1:
+                        refused.fatal, refused.reason = "{0}: {1}".format(host, words), reason  # it stays where it is, and cannot be as it is asked
+                refused.reason = refused.reason or (reason if reason == "no_capacity" else None)
+            elif reason in _settle.AGAIN:
+                refused.avoid_hosts.append(host)
+            else:
+                refused.fatal, refused.reason = "{0}: {1}".format(host, words), reason
+        return refused
+
+    def _give_up(self, plan: Dict[str, Any], mine: Mapping[str, str], why: str, reason: str, made: Optional[FleetPlan] = None) -> Dict[str, Any]:
+        """The failure that undoes the batch: every claim of this run is taken back."""
+        if made is not None:
+            self._tell(made, plan.get("silent") or {})
+            plan["placement"] = made.placement.as_result()
+        withdraw: Dict[str, List[Dict[str, Any]]] = {}
+        for name, host in mine.items():
+            withdraw.setdefault(host, []).append({"name": name})
+        # A host that does not answer may hold a claim too; it runs out there.
+        plan.update(next="failed", failure={"msg": why, "reason": reason}, withdraw=withdraw, vms={}, waits={}, claim_hosts={}, fetch_now={}, wait="none")
+        return plan
+
+    # -- after a failure -----------------------------------------------------------------------------------------------------------------
+
+    def _undo(self, plan: Dict[str, Any]) -> Dict[str, Any]:
+        """What is left of a batch that failed while it was built: VMs that are ready on other hosts, and claims."""
+        work = []
+        for host, items in plan["vms"].items():
+            result = self.registered(host, self.args["results"])
+            names = [i["name"] for i in items if plan["fresh"].get(i["name"]) == host]
+            if not names or result.get("unreachable"):
+                continue
+            if result.get("reason"):
+                work.append({"host": host, "step": "withdraw", "vms": [{"name": name} for name in names]})
+                continue
+            made = {vm["name"]: vm.get("uuid") for vm in result.get("vms") or []}
+            # With its UUID, so that nothing goes but what this run has made.
+            work.append({"host": host, "step": "all", "vms": [{"name": n, "uuid": made[n], "state": "absent"} for n in names if made.get(n)]})
+        return {"work": work, "ticket": plan["ticket"], "options": plan["options"]}
+
+
+class _Refused:
+    """Hosts that refused their claims: their words, what to fetch for them, and whether all has to be given up."""
+
+    def __init__(self) -> None:
+        self.hosts: List[str] = []
+        self.avoid_hosts: List[str] = []
+        self.words: Dict[str, str] = {}
+        self.fetch: Dict[str, List[Dict[str, Any]]] = {}
+        self.fatal: Optional[str] = None
+        self.reason: Optional[str] = None

@@ -1,0 +1,101 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the action plugins share: the variables of the run, the hosts of the inventory, the catalogs, the keys."""
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Mapping
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys, _request, _variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, Catalogs, Host, read_host
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_file import read_fleet_file
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish, wish_of
+
+
+class FleetAction(ActionBase):
+    """An action that runs once on the control node for all hosts of the play. C(start) has to be called first."""
+
+    no_keys = _keys.Keys()
+    last_keys = no_keys  # of the request that was read last
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def start(self, task_vars: Mapping[str, Any]) -> None:
+        """Keep the variables of the run."""
+        self._vars = task_vars
+
+    def value(self, name: str) -> Any:
+        """A variable's value with its templates resolved."""
+        return self._templar.template(self._vars[name])
+
+    def values(self, entry: str) -> Dict[str, Any]:
+        """The converted variables of an entry point of the role. Raises SpecError."""
+        return _variables.read(entry, {name: self.value(name) for name in _variables.option_file()[entry] if name in self._vars})
+
+    def catalogs(self) -> Catalogs:
+        """The catalogs that the run sees."""
+        return Catalogs({name: self.value(name) for name in SCHEMAS if name in self._vars})
+
+    def hosts(self) -> List[Host]:
+        """The hosts of the play, those among them that did not answer. Raises SpecError where there is none."""
+        found = [self._read(name) for name in self._vars.get("ansible_play_hosts_all") or []]
+        if not found:
+            raise SpecError("kvm_hosts", None, "no host of this group can be used", "Give an inventory with hosts in the group kvm_hosts", "no_host")
+        return found
+
+    def left_out(self) -> List[str]:
+        """Hosts of the inventory that C(--limit) keeps out of the play."""
+        played = set(self._vars.get("ansible_play_hosts_all") or [])
+        return sorted(set((self._vars.get("groups") or {}).get("kvm_hosts") or []) - played) if "kvm_hosts" in (self._vars.get("groups") or {}) else []
+
+    def _read(self, name: str) -> Host:
+        variables = self._vars["hostvars"][name]
+        return read_host(name, {key: variables[key] for key in HOST_SCHEMA if key in variables})
+
+    def registered(self, host: str, variable: str) -> Mapping[str, Any]:
+        """What a host registered; empty where it skipped the task."""
+        value = self._vars["hostvars"][host].get(variable)
+        return value if isinstance(value, Mapping) and not value.get("skipped") else {}
+
+    def keys(self, values: Mapping[str, Any], image: Mapping[str, Any]) -> _keys.Keys:
+        """The SSH keys of a request; a pair is made where one is needed and none was given."""
+        if not _request.wants_seed(values, image):
+            return _keys.Keys()
+        return _keys.keys_for(values, _request.full_name(values, str(values["vm_name"])), self._task.check_mode, _keys.under_awx(self._vars, os.environ))
+
+    def requested(self, verb: str) -> List[Dict[str, Any]]:
+        """The converted variables of each request: the one of create_vm, or those that the fleet file declares. Raises SpecError."""
+        if verb != "converge":
+            return [self.values("create")]
+        own = {name: value for name, value in self.values("converge_fleet").items() if name.startswith("vm_") and name in self._vars}
+        path = self.value("kvmfleet_file") if self._vars.get("kvmfleet_file") else None
+        if not path:
+            raise SpecError("kvmfleet_file", None, "is missing: nothing says which VMs are declared", "Use the inventory plugin kvmfleet.core.fleet, or "
+                            "give the path of its file: -e kvmfleet_file=fleet.yml", "missing_variable")
+        path = os.path.abspath(os.path.expanduser(str(path)))
+        file = read_fleet_file(path, _keys.read_text("kvmfleet_file", path))
+        found = []
+        for number, raw in enumerate(file.vms):
+            try:
+                found.append(_variables.read("create", dict(raw, **own)))
+            except SpecError as exc:
+                raise file.placed(exc, "vms[{0}].".format(number)) from None
+        return found
+
+    def wishes(self, all_values: List[Dict[str, Any]], catalogs: Catalogs, hosts: List[Host]) -> List[Wish]:
+        """The requests with their keys, checked. Raises SpecError before a key is made."""
+        for values in all_values:
+            _request.check_items(_request.sample_items(wish_of(values, catalogs, hosts).requests, hosts, catalogs))
+        # Once more, because a key pair is made only for a request that is right in all else.
+        made = []
+        for values in all_values:
+            self.last_keys = self.keys(values, _request.image_of(values, catalogs))
+            made.append(wish_of(values, catalogs, hosts, self.last_keys))
+        return made
