@@ -33,7 +33,13 @@ def placement(runs: int) -> List[Figure]:
     return part.figures(quick=runs < 3)
 
 
-PARTS: Dict[str, Callable[[int], List[Figure]]] = {"single_host": single_host, "placement": placement}
+def fleet(runs: int) -> List[Figure]:
+    """The inventory of twenty hosts and creating over three, against community.libvirt and bare libvirt."""
+    import fleet as part
+    return part.figures(runs)
+
+
+PARTS: Dict[str, Callable[[int], List[Figure]]] = {"single_host": single_host, "placement": placement, "fleet": fleet}
 
 
 def met(figure: Figure) -> bool:

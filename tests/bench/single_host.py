@@ -23,6 +23,16 @@ IMAGE = "kfbench-base.qcow2"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHd9cF3b0CkcAqTQW1nBoWyMpMgMlCBbNx+d5y4yYyJd bench"
 
 
+def seed_iso(folder: Path) -> Path:
+    """A cloud-init seed as the yardstick script uploads it."""
+    for name in ("user-data", "meta-data"):
+        (folder / name).write_text("#cloud-config\n{}\n" if name == "user-data" else "instance-id: bench\n", encoding="ascii")
+    iso = folder / "seed.iso"
+    subprocess.run(["genisoimage", "-quiet", "-output", str(iso), "-volid", "cidata", "-joliet", "-rock", str(folder / "user-data"),
+                    str(folder / "meta-data")], check=True)
+    return iso
+
+
 class Bench:
     """A pool, an image, an inventory and peers of our own on this machine's libvirtd; all of it is gone when the block ends."""
 
@@ -36,11 +46,7 @@ class Bench:
         self.image = target / IMAGE
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(self.image), "1G"], check=True)
         self.pool = self.conn.storagePoolCreateXML("<pool type='dir'><name>{0}</name><target><path>{1}</path></target></pool>".format(POOL, target))
-        for name in ("user-data", "meta-data"):
-            (self.path / name).write_text("#cloud-config\n{}\n" if name == "user-data" else "instance-id: bench\n", encoding="ascii")
-        self.iso = self.path / "seed.iso"
-        subprocess.run(["genisoimage", "-quiet", "-output", str(self.iso), "-volid", "cidata", "-joliet", "-rock", str(self.path / "user-data"),
-                        str(self.path / "meta-data")], check=True)
+        self.iso = seed_iso(self.path)
         self._inventory()
         return self
 
