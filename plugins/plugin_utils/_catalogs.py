@@ -234,5 +234,8 @@ def read_host(name: str, raw: Mapping[str, Any]) -> Host:
         value = raw.get(variable)
         if value is None or value == "":
             continue
-        setattr(host, variable[len("kvm_"):], reader("{0} of host {1}".format(variable, name), value))
+        try:
+            setattr(host, variable[len("kvm_"):], reader(variable, value))
+        except SpecError as exc:
+            raise SpecError("{0} of host {1}".format(exc.option, name), exc.value, exc.reason, exc.remedy, exc.code) from None
     return host

@@ -590,6 +590,7 @@ _PLACES = (
     (re.compile(r"^address$"), "vm_ip"),
     (re.compile(r"^names$"), "vm_name"),
     (re.compile(r"^size$"), "vm_disk"),
+    (re.compile(r"^(ratios|reserved|totals|stopped_factor|uri)\b"), r"kvm_\1"),
 )
 
 
@@ -601,7 +602,7 @@ def variable_of(option: str) -> str:
     for pattern, replacement in _PLACES:
         if pattern.match(option):
             return pattern.sub(replacement, option)
-    return option if option.startswith("vm_") else "vm_" + option
+    return option if option.startswith(("vm_", "kvm_")) else "vm_" + option
 
 
 def in_variables(exc: SpecError) -> SpecError:

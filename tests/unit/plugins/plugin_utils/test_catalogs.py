@@ -67,7 +67,7 @@ def test_host_variables() -> None:
 def test_wrong_host_variables_name_host_and_variable(variable: str, value: Any) -> None:
     with pytest.raises(SpecError) as caught:
         read_host("kvm1", {variable: value})
-    assert caught.value.option.startswith(variable) and "kvm1" in caught.value.option
+    assert caught.value.option.startswith(variable) and caught.value.option.endswith(" of host kvm1")
 
 
 def test_networks_of_a_host() -> None:

@@ -70,6 +70,12 @@ def test_a_failure_is_one_paragraph() -> None:
     assert "failed" in report.lines[1]
 
 
+def test_a_failure_for_a_host_variable_names_it() -> None:
+    error = SpecError("ratios.vcpus", 0, "is not positive", "Write 1.0")
+    report = _report.compose(CREATE, {"kvm1": {"msg": str(error), "reason": error.code, "error": error.as_result()}})
+    assert report.failure == "kvm_ratios.vcpus = 0: is not positive. Write 1.0."
+
+
 def test_failures_of_several_hosts_name_them() -> None:
     report = _report.compose(CREATE, {"kvm1": {"vms": [vm()]}, "kvm2": {"msg": "no room\n at all", "reason": "no_capacity"},
                                       "kvm3": {"unreachable": True, "msg": "timed out"}, "kvm4": {"msg": "no room at all", "reason": "no_capacity"}})
