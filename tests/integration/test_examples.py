@@ -82,7 +82,7 @@ def prepare(module, place):
         tiny(place, "db1")
 
 
-@pytest.mark.parametrize("module", ["cloudinit_seed", "host_capacity", "vm_disk", "vm_domain", "vm_info", "vm_power", "vm_set"] + list(CHECKED))
+@pytest.mark.parametrize("module", ["cloudinit_seed", "fleet_report", "host_capacity", "vm_disk", "vm_domain", "vm_info", "vm_power", "vm_set"] + list(CHECKED))
 def test_examples_do_what_they_say(module, place, tmp_path):
     prepare(module, place)
     ours = {"totals": PLENTY}
