@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import functools
+import glob
+import os
+import signal
 import threading
 import time
 from dataclasses import dataclass, field
@@ -152,15 +155,42 @@ def read_fleet(targets: Sequence[Target], timeout_s: float, workers: Optional[in
         if failure is None:
             readings[target.name] = reading
             continue
+        if isinstance(failure, TimeoutError):
+            end_ssh(target.uri)
         shown = without_password(target.uri)
         if isinstance(failure, TimeoutError):
             text = "libvirt at {0} did not answer within {1:g} s".format(shown, timeout_s)
         elif isinstance(failure, FleetError):
             text = str(failure).replace(reading_uri(target.uri, target.verify), shown)
         else:
-            text = "libvirt at {0}: {1}".format(shown, failure or type(failure).__name__)
+            text = "libvirt at {0}: {1}".format(shown, str(failure) or type(failure).__name__)
         readings[target.name] = Reading(error=" ".join(text.split()))
     return readings
+
+
+def end_ssh(uri: str) -> None:
+    """End the ssh of a connection that was given up: it would wait for that host for ever, long after this process has ended.
+
+    libvirt tells nobody its process id; it is the child of this process with these arguments.
+    """
+    parts = urlsplit(uri)
+    if not parts.scheme.endswith("+ssh"):
+        return
+    for path in glob.glob("/proc/self/task/*/children"):
+        try:
+            with open(path, encoding="ascii") as file:
+                children = [int(word) for word in file.read().split()]
+        except OSError:
+            continue  # that thread has ended
+        for pid in children:
+            try:
+                with open("/proc/{0}/cmdline".format(pid), encoding="utf-8", errors="replace") as file:
+                    words = file.read().split("\0")
+                if "--" in words and "".join(words[words.index("--") + 1:][:1]).lower() == parts.hostname and ("-p" in words) == bool(parts.port) and (
+                        not parts.port or words[words.index("-p") + 1] == str(parts.port)):
+                    os.kill(pid, signal.SIGTERM)
+            except OSError:
+                continue  # so has that child
 
 
 def reading_uri(uri: str, verify: bool = True) -> str:

@@ -151,11 +151,14 @@ def best_address(vm: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
 
 
 def variables_of(vm: Mapping[str, Any], host: Host) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-    """The C(kvm_vm_*) variables of a VM: those that its definition or its guest says, and those that are ours. Nothing in them is secret."""
+    """The C(kvm_vm_*) variables of a VM: those that its definition or its guest says, and those that are ours.
+
+    What has no value is left out. Nothing in them is secret.
+    """
     said: Dict[str, Any] = {"kvm_vm_" + key: vm.get(key) for key in _SAID}
     said.update(
         kvm_vm_name=vm["name"], kvm_vm_labels=dict(vm.get("labels") or {}), kvm_vm_networks=list(vm.get("networks") or ()),
-        kvm_vm_macs=list(vm.get("macs") or ()), kvm_vm_addresses=[entry["address"] for entry in vm.get("found_addresses") or ()])
+        kvm_vm_addresses=[entry["address"] for entry in vm.get("found_addresses") or ()])
     ours = {"kvm_vm_host": host.name, "kvm_vm_region": host.region, "kvm_vm_zone": host.zone, "kvm_vm_state": vm.get("state"),
             "kvm_vm_managed": bool(vm.get("managed")), "kvm_vm_vcpus": vm.get("vcpus"), "kvm_vm_memory_mib": vm.get("memory_configured_mib")}
-    return said, ours
+    return {key: value for key, value in said.items() if value not in (None, "", [], {})}, {key: value for key, value in ours.items() if value is not None}
