@@ -94,7 +94,8 @@ def test_a_module_runs(user):
     assert '"name": "test"' in output
 
 
-@pytest.mark.parametrize("playbook", ["create_vm", "delete_vm", "power_vm", "list_vms"])
+@pytest.mark.parametrize("playbook", ["create_vm", "delete_vm", "power_vm", "list_vms", "capacity", "list_hosts", "list_images", "list_flavors",
+                                      "list_networks"])
 def test_playbooks_are_found_by_name(user, playbook):
     user("ansible-playbook", "--syntax-check", "-i", "localhost,", "kvmfleet.core." + playbook)
 

@@ -4,10 +4,14 @@
 """Catalogs and host variables: faults are found by key, and only where they are used."""
 from __future__ import annotations
 
+import os
+import re
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import SCHEMAS, Catalogs, Host, read_host
 
 
@@ -50,6 +54,16 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     assert (caught.value.option, caught.value.code) == ("vm_image", "unknown_image")
     with pytest.raises(SpecError, match="None is defined"):
         Catalogs({}).find("kvmfleet_storage_classes", "vm_storage_class", "ssd")
+
+
+def test_the_documented_example() -> None:
+    root = os.path.abspath(__file__).partition(os.sep + os.path.join("tests", "unit"))[0]
+    with open(os.path.join(root, "docs", "catalogs.md"), encoding="utf-8") as stream:
+        group = yaml.safe_load(re.search(r"^```yaml\n(.*?)```$", stream.read(), re.MULTILINE | re.DOTALL).group(1))["kvm_hosts"]  # type: ignore[union-attr]
+    catalogs = Catalogs(group["vars"])
+    catalogs.check_all()
+    assert read_pool("lan-vms", catalogs, "lan").size == 99
+    assert all(read_host(name, variables).name == name for name, variables in group["hosts"].items())
 
 
 def test_host_variables() -> None:

@@ -4,6 +4,7 @@
 """Reports on the fleet: bars, totals, what fits for whom, and hosts that do not answer."""
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Dict, List, Optional
 
@@ -98,6 +99,16 @@ def test_the_capacity_of_a_fleet() -> None:
     small = 1024 + qemu_overhead_mib(1024, 1, disks=2)
     assert flavors(report)["small"]["fits"] == min(4, 8192 // small, 60 * GIB // (10 * GIB + MIB)) and flavors(report)["small"]["zones"] == {
         "": 0, "east": 4, "west": 0}
+
+
+def test_the_documented_output() -> None:
+    root = os.path.abspath(__file__).partition(os.sep + os.path.join("tests", "unit"))[0]
+    with open(os.path.join(root, "docs", "playbooks.md"), encoding="utf-8") as stream:
+        shown = re.search(r"^```text\n(host  status.*?)```$", stream.read(), re.MULTILINE | re.DOTALL)
+    east = {"kvm_zone": "east", "kvm_region": "eu"}
+    report = told("capacity", {"kvm1": state([vm(), vm("db", memory_mib=6144)]), "kvm3": DEAD}, {"kvm1": east, "kvm3": east},
+                  catalogs={"kvmfleet_flavors": {"small": {"vcpus": 1, "memory": "1GiB", "disk": "10GiB"}}})
+    assert shown and shown.group(1).splitlines() == report.lines
 
 
 def test_what_is_beyond_what_there_is() -> None:
