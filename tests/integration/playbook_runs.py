@@ -24,8 +24,8 @@ class Run:
         self.code, self.output = code, output
         found = re.search(r"^\tRUN: (\{.*\})$", self.output, re.MULTILINE)
         self.data = json.loads(found.group(1))["kvmfleet"] if found else {}
-        recap = re.search(r"changed=(\d+) +unreachable=(\d+) +failed=(\d+)", self.output)
-        self.changed, self.unreachable, self.failed = (int(n) for n in recap.groups()) if recap else (None, None, None)
+        recap = re.findall(r"changed=(\d+) +unreachable=(\d+) +failed=(\d+)", self.output)
+        self.changed, self.unreachable, self.failed = (sum(int(n) for n in column) for column in zip(*recap)) if recap else (None, None, None)
 
     @property
     def vms(self):
