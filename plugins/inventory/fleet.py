@@ -184,7 +184,7 @@ import gc  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import time  # noqa: E402
-from typing import Any, Dict, Iterator, List, Mapping, Tuple  # noqa: E402
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple  # noqa: E402
 
 from ansible import constants as C  # noqa: E402
 from ansible.errors import AnsibleError, AnsibleParserError  # noqa: E402
@@ -200,8 +200,9 @@ from ansible.vars.plugins import get_vars_from_inventory_sources  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import policy_from_params  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import HAS_LIBVIRT  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError  # noqa: E402
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet, _fleet_file, _fleet_vms  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet, _fleet_file, _fleet_vms, _planning, _variables  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, Catalogs, Host  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import to_bool  # noqa: E402
 
 try:
     from ansible.template import trust_as_template
@@ -213,6 +214,8 @@ except ImportError:  # before core 2.19 everything is trusted that is not marked
 HOSTS = "kvm_hosts"
 VMS = "kvm_vms"
 _CACHE_FORMAT = 1
+_MOST_REFUSALS = 20  # hosts that are told one by one for each VM that is planned,
+_MOST_EXPLAINED = 10  # for no more VMs than this
 _ADDRESSING = ("ansible_host", "ansible_user", "ansible_ssh_user", "ansible_port", "ansible_ssh_port", "ansible_connection", "ansible_ssh_private_key_file",
                "ansible_private_key_file", "ansible_ssh_common_args")
 # Of what a host tells; the rest is long and for placement only.
@@ -362,6 +365,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         readings = self._read(file, targets, cache)
         _fleet.refuse_twins(readings)
         self._add_hosts(hosts, variables, readings)
+        plan = self._plan(file, list(hosts.values()), readings)
+        if plan:
+            self.inventory.set_variable(HOSTS, "kvm_plan", _trusted(plan))
         if file.vms_as_hosts:
             self._add_vms(file, hosts, variables, readings)
 
@@ -427,6 +433,41 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             variables = combine_vars(variables, self.inventory.hosts[name].vars)
         self._add_host_to_composed_groups(self.get_option("groups"), variables, name, strict=strict, fetch_hostvars=False)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, name, strict=strict, fetch_hostvars=False)
+
+    # -- placement -------------------------------------------------------------------------------------------------------------------------
+
+    def _plan(self, file: _fleet_file.FleetFile, hosts: List[Host], readings: Mapping[str, _fleet.Reading]) -> Dict[str, Any]:
+        """Where the declared VMs would go, and with C(fleet_plan=true) those of the command line. What cannot be planned is said in the plan."""
+        asked = self._vars.get("fleet_plan")
+        result: Dict[str, Any] = {}
+        if not file.vms and not asked:
+            return result
+        known = self._group_variables([self._group("all"), self._group(HOSTS)])
+        resolved = self._resolved(HOSTS, combine_vars(known, self._vars))
+        catalogs = Catalogs({key: resolved.get(key) for key in SCHEMAS})
+        states = {name: None if reading.facts is None else dict(reading.facts, vms=reading.vms) for name, reading in readings.items()}
+
+        def plan(requests: Callable[[], List[Dict[str, Any]]]) -> Dict[str, Any]:
+            try:
+                made = _planning.plan_requests([_planning.wish_of(values, catalogs, hosts) for values in requests()], catalogs, hosts, states)
+            except SpecError as exc:
+                return {"ok": False, "strategy": "", "code": exc.code, "message": str(exc), "warnings": [], "vms": [], "waiting": {}}
+            placed = made.placement
+            # The variable is shown once for each host
+            most = _MOST_REFUSALS if len(placed.decisions) <= _MOST_EXPLAINED else 0
+            return dict(placed.as_result(), vms=[decision.as_result(most) for decision in placed.decisions], warnings=[*placed.warnings, *made.notes],
+                        waiting=dict(made.waiting))
+        if file.vms:
+            result["declared"] = plan(lambda: _declared(file))
+        if asked and to_bool("fleet_plan", asked):
+            result["request"] = plan(self._request)
+        return result
+
+    def _request(self) -> List[Dict[str, Any]]:
+        """The request of create_vm on the command line."""
+        given = {name: self._vars[name] for name in self._vars if name.startswith("vm_")}
+        _variables.refuse_unknown(given)
+        return [_variables.read("create", given)]
 
     # -- VMs -------------------------------------------------------------------------------------------------------------------------------
 
@@ -503,8 +544,22 @@ class _Way:
                                               bool(C.HOST_KEY_CHECKING))
 
 
+def _declared(file: _fleet_file.FleetFile) -> List[Dict[str, Any]]:
+    """The converted variables of each declared VM. Raises SpecError with file and line."""
+    found = []
+    for number, raw in enumerate(file.vms):
+        try:
+            found.append(_variables.read("create", raw))
+        except SpecError as exc:
+            raise file.placed(exc, "vms[{0}].".format(number)) from None
+    return found
+
+
 def _trusted(value: Any) -> Any:
-    """A value that is ours or the fleet file's, not a guest's; but never a template, since what is in variables has been resolved by now."""
+    """A value that is ours or the fleet file's, not a guest's; but never a template, since what is in variables has been resolved by now.
+
+    What guests say can be among it (names in a plan's sentences); without a template in it nothing is there to be evaluated.
+    """
     if isinstance(value, Mapping):
         return {key: _trusted(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

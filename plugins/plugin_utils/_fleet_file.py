@@ -24,7 +24,7 @@ _DRIVERS = ("qemu", "test")
 _MAX_NODES = 500000  # far beyond any fleet; a few lines of nested aliases can stand for more
 _HOST_NAME = re.compile(r"^[^\W_][\w.-]*$")
 _MERGE, _VAULT = "tag:yaml.org,2002:merge", "!vault"
-_TYPES = {"mapping": dict, "list": list}
+_TYPES: Dict[str, type] = {"mapping": dict, "list": list}
 
 # What the file may have beside hosts, defaults and vms. The types are those of the plugin's own options.
 _OPTIONS = {
@@ -62,8 +62,9 @@ class FleetFile:
         return SpecError(self.where(option), value, reason, remedy, "invalid_fleet_file")
 
     def placed(self, error: SpecError, prefix: str = "") -> SpecError:
-        """An error of something in this file, with file and line."""
-        return SpecError(self.where(prefix + error.option), error.value, error.reason, error.remedy, "invalid_fleet_file")
+        """An error of something in this file, with file and line. Errors of C(vms) name the variable, which has a prefix that the key has not."""
+        own = error.option[len("vm_"):] if prefix.startswith("vms[") and error.option.startswith("vm_") else error.option
+        return SpecError(self.where(prefix + own), error.value, error.reason, error.remedy, "invalid_fleet_file")
 
 
 def line_of(lines: Mapping[str, int], option: str) -> int:
@@ -124,7 +125,7 @@ class _Tree:
             own[key] = self.data(value_node, child)
         return dict(merged, **own)
 
-    def _scalar(self, node: yaml.ScalarNode, option: str) -> Any:
+    def _scalar(self, node: yaml.Node, option: str) -> Any:
         if node.tag == _VAULT:
             if self.vault is None:
                 raise self.file.wrong(option, None, "is encrypted", "Give the vault's password, as with --vault-password-file")
@@ -260,7 +261,7 @@ def _vms(file: FleetFile, data: List[Any]) -> List[Dict[str, Any]]:
             try:
                 convert(name, options[name], value)
             except SpecError as exc:
-                raise file.placed(SpecError(where + "." + exc.option.replace("vm_", "", 1), exc.value, exc.reason, exc.remedy)) from None
+                raise file.placed(exc, where + ".") from None
             request[name] = value
         if not str(request.get("vm_name") or "").strip():
             raise file.wrong(where + ".name", None, "is missing", "Say what the VM is called")
