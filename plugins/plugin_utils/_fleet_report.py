@@ -45,7 +45,7 @@ class Fleet:
     left_out: Sequence[str] = ()
 
 
-def bar(used: float, allocated: float, capacity: float, width: int = BAR_WIDTH) -> str:
+def draw_bar(used: float, allocated: float, capacity: float, width: int = BAR_WIDTH) -> str:
     """A bar in plain ASCII: see LEGEND. What there is shows, however little; full is only what is full."""
     def cells(amount: float) -> int:
         if amount <= 0 or capacity <= 0:
@@ -91,7 +91,7 @@ class _Resource:
         self.available += other.available
 
     def cells(self) -> List[Any]:
-        return [bar(self.used, self.allocated, self.capacity)] + [_amount(self.unit, value) for value in (
+        return [draw_bar(self.used, self.allocated, self.capacity)] + [_amount(self.unit, value) for value in (
             self.allocated, self.used, self.capacity, self.available)]
 
     def as_data(self) -> Dict[str, Any]:
@@ -121,6 +121,7 @@ class _Reporter:
         self.states: Dict[str, Optional[Mapping[str, Any]]] = {
             host.name: None if host.name in self.why else fleet.results[host.name] for host in fleet.hosts}
         self.all = capacities(fleet.hosts, self.states, fleet.catalogs)
+        self.group_has = group_use(self.group, self.all) if self.group else []
         known = {host.name: host for host in self.all}
         self.selected: List[Tuple[Host, HostCapacity]] = sorted((
             (host, known[host.name]) for host in candidates(fleet.hosts, Constraints(zone=fleet.values.get("vm_zone"), region=fleet.values.get("vm_region")))
@@ -243,7 +244,7 @@ class _Reporter:
         """What the group has of its quota."""
         if self.tenant is None:
             return
-        used = group_use(self.tenant.name, self.all)
+        used = self.group_has
         limits = (self.tenant.max_vms, self.tenant.max_vcpus_milli, self.tenant.max_memory_mib, self.tenant.max_disk_bytes)
         shows: Sequence[Callable[[int], str]] = (str, vcpus_text, memory_text, human_size)
         texts = []
@@ -263,7 +264,7 @@ class _Reporter:
             return None
         if self.tenant.locked or not self.tenant.enabled:
             return 0
-        used = group_use(self.tenant.name, self.all)
+        used = self.group_has
         limits = (self.tenant.max_vms, self.tenant.max_vcpus_milli, self.tenant.max_memory_mib, self.tenant.max_disk_bytes)
         each = (1, flavor.vcpus_milli, flavor.memory_mib, flavor.disk_bytes)
         return min((max(0, limit - have) // one for limit, have, one in zip(limits, used, each) if limit is not None and one), default=None)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import GIB, MIB, SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, read_host
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_report import BAR_WIDTH, SHOWS, Fleet, bar, compose
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_report import BAR_WIDTH, SHOWS, Fleet, compose, draw_bar
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import option_file, read
 
@@ -68,7 +68,7 @@ def flavors(report: Report) -> Dict[str, Dict[str, Any]]:
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(0, 200))
 def test_a_bar_hides_nothing_and_boasts_nothing(used: int, allocated: int, capacity: int) -> None:
-    drawn = bar(used, allocated, capacity)
+    drawn = draw_bar(used, allocated, capacity)
     assert re.match(r"^\[#*=*!?\.*\]$", drawn) and len(drawn) == BAR_WIDTH + 2
     assert ("!" in drawn) == (allocated > capacity)
     assert ("." in drawn) == (max(used, allocated) < capacity or max(used, allocated) == 0)
