@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import time
 import pytest
 import yaml
 
+from ansible_collections.kvmfleet.core.plugins.inventory.fleet import EXAMPLES
 from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import PrivateLibvirt
 from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BIN, ROOT
 
@@ -126,6 +128,13 @@ def plain(value):
     if isinstance(value, dict):
         return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def documented():
+    """The fleet files of the documentation: the plugin's EXAMPLES and docs/inventory.md."""
+    with open(os.path.join(ROOT, "docs", "inventory.md"), encoding="utf-8") as page:
+        blocks = re.findall("```yaml\n(.*?)```", page.read(), re.DOTALL)
+    return EXAMPLES.split("---\n") + [block for block in blocks if "plugin:" in block]
 
 
 @pytest.fixture
@@ -366,6 +375,26 @@ def test_where_vms_would_go(fleet, libvirtds):
     assert (declared["ok"], declared["code"]) == (False, "unknown_image")
     fleet.write()
     assert "kvm_plan" not in fleet.dump().variables["kvm1"]
+
+
+@pytest.mark.parametrize("text", documented())
+def test_the_examples(fleet, libvirtds, text):
+    """As they stand, but for the addresses of the hosts and the place of the cache."""
+    content = yaml.safe_load(text)
+    for number, entry in enumerate(content.get("hosts", {}).values()):
+        entry["uri"] = libvirtds[number].uri
+    if content.get("cache"):
+        content["cache_connection"] = str(fleet.folder / "cache")
+    fleet.file.write_text(yaml.safe_dump(content))
+    ordinary = fleet.put("hosts.yml", {"kvm_hosts": {"hosts": {"one": {"ansible_connection": "local", "kvm_uri": libvirtds[2].uri}}}})
+    define(libvirtds[0], "web", flavor="small", labels={"ssh_port": "2222", "ssh": "high"})
+    dump = fleet.dump(sources=[ordinary, str(fleet.file)] if "hosts_from" in content else ())
+    assert not dump.warnings
+    assert all(dump.variables[host]["kvm_status"] == "ok" for host in dump.groups["kvm_hosts"])
+    if "keyed_groups" in content:
+        assert dump.groups["flavor_small"] == {"web"} and dump.variables["web"]["ansible_port"] == 2222
+    if "vms" in content:
+        assert "declared" in next(dump.variables[host] for host in dump.groups["kvm_hosts"])["kvm_plan"]
 
 
 @pytest.mark.parametrize("content, words", [
