@@ -12,6 +12,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ansible.utils.display import Display
 
+from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import CAPACITY_CODES
+from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Plan
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _placement_report, _request, _settle
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
@@ -85,7 +87,7 @@ class ActionModule(FleetAction):
         made = plan_requests(wishes, self._catalogs, self._all_hosts, states, context)
         self._tell(made, silent)
         if not made.placement.ok:
-            return dict(plan, failed=True, msg=made.placement.message, reason=made.placement.code, placement=made.placement.as_result())
+            return dict(plan, failed=True, msg=made.placement.message, reason=_code(made.placement), placement=made.placement.as_result())
         plan.update(silent=silent, notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
                     surplus=[name for name in made.surplus if name not in made.removed])
         if self._task.check_mode or not (made.fresh or made.waiting):
@@ -132,7 +134,7 @@ class ActionModule(FleetAction):
         states = self._states([host.name for host in self._all_hosts], self.args["seen"])
         refused = self._refused(plan, context)
         mine = {str(vm["name"]): host for host, vm in holders(states) if vm.get("ticket") == ticket and vm.get("phase") == "pending"}
-        held = {name: host for name, host in plan["fresh"].items() if host not in refused.avoid_hosts or mine.get(name) == host}
+        held = dict({name: host for name, host in plan["fresh"].items() if host not in refused.avoid_hosts}, **mine)
         macs = {r.name: [str(nic.item["mac"]).lower() for nic in r.nics or [] if nic.item.get("mac")] for w in wishes for r in w.requests}
         verdict = _settle.settle(held, states, context, plan["drawn"], macs)
         plan["race"]["round"] += 1
@@ -170,7 +172,7 @@ class ActionModule(FleetAction):
         except SpecError as exc:
             return self._give_up(plan, mine, str(exc), exc.code)
         if not made.placement.ok:
-            return self._give_up(plan, mine, made.placement.message, made.placement.code, made)
+            return self._give_up(plan, mine, made.placement.message, _code(made.placement), made)
         news = {host for name, host in made.fresh.items() if name not in mine or name in going or name in verdict.lost}
         self._claim(plan, made, wishes, sorted(news))
         plan.update(waiting=sorted(made.waiting), notes=made.notes, placement=made.placement.as_result(), fetch_now=refused.fetch,
@@ -242,6 +244,11 @@ class ActionModule(FleetAction):
             # With its UUID, so that nothing goes but what this run has made.
             work.append({"host": host, "step": "all", "vms": [{"name": n, "uuid": made[n], "state": "absent"} for n in names if made.get(n)]})
         return {"work": work, "ticket": plan["ticket"], "options": plan["options"]}
+
+
+def _code(placement: Plan) -> str:
+    """The reason of a refusal as users know it: which resource is short is in the words."""
+    return "no_capacity" if placement.code in CAPACITY_CODES else placement.code
 
 
 class _Refused:

@@ -44,6 +44,14 @@ class ActionModule(FleetAction):
                             "Nothing was done. Repair the host, or leave it out with --limit", "host_unreachable")
         return list(looked["vms"])
 
+    def _refuse_others(self, selection: _request.Selection, variable: str, hosts: List[str]) -> None:
+        """Raises SpecError where a VM that is named exactly turns out to be another group's, whatever its name says."""
+        for host in hosts:
+            for vm in self._found(variable, host):
+                if selection.group and vm["name"] in selection.names and vm.get("group") != selection.group:
+                    raise SpecError("vm_name", vm["name"], "is a VM of {0} on {1}, not of group {2}".format(
+                        "group {0}".format(vm["group"]) if vm.get("group") else "no group", host, selection.group), "Name a VM of this group", "not_ours")
+
     def _plan(self, verb: str, found: Optional[str]) -> Dict[str, Any]:
         _variables.refuse_unknown(load_extra_vars(self._loader))
         catalogs, hosts = self.catalogs(), self.hosts()
@@ -113,7 +121,7 @@ class ActionModule(FleetAction):
         return bool(host.groups or host.admin_only or host.max_vms is not None or host.pools)
 
     def _select(self, verb: str, values: Dict[str, Any], hosts: List[Host], found: Optional[str]) -> Dict[str, Any]:
-        selection = _request.select(values)
+        selection = _request.select(values, strict=verb != "list")
         left = _request.candidates(hosts, _request.Constraints(values["vm_host"], values["vm_zone"], values["vm_region"]))
         if verb != "list" and not (selection.names or selection.patterns or selection.labels or selection.group):
             raise SpecError("vm_name", None, "is missing", "Name the VMs: -e vm_name=web1, a list, or a pattern such as 'web-*'", "missing_variable")
@@ -129,6 +137,7 @@ class ActionModule(FleetAction):
             return plan
         if found is not None:
             plan["names"] = {host.name: _matching(self._found(found, host.name), selection) for host in left}
+            self._refuse_others(selection, found, [host.name for host in left])
             missing = sorted(set(selection.names) - {n for names in plan["names"].values() for n in names})
             if missing and verb == "power":
                 raise SpecError("vm_name", missing[0], "there is no such VM of ours on {0}".format(", ".join(plan["hosts"])),

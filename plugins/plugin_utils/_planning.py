@@ -175,6 +175,11 @@ class _Planner:
                 self.plan.sweep.append(name)
             self.states[name] = _without(state, stale) if state is not None and stale else state
         _check_distinct(self.states)
+        # Where I hold a claim and am still here, the others' claims for the name are the larger ones: they give way, or the next reading decides.
+        held = {str(vm["name"]) for _host, vm in holders(self.states) if self._mine(vm)}
+        for name, state in self.states.items():
+            if state is not None and held:
+                self.states[name] = dict(state, vms=[vm for vm in state["vms"] if vm["name"] not in held or self._mine(vm) or vm.get("phase") != "pending"])
         self.there: Dict[str, List[Tuple[str, Mapping[str, Any]]]] = {}
         for host, vm in holders(self.states):
             self.there.setdefault(str(vm["name"]), []).append((host, vm))
@@ -289,7 +294,7 @@ class _Planner:
             key = "default_nics" if request.nics_by_default else "nics"
             for number, nic in enumerate(item.get(key) or []):
                 if (name, number) in addresses:
-                    nic["addresses"] = [addresses[name, number]]
+                    nic.update((request.nics or [])[number].with_address, addresses=[addresses[name, number]])
                 if found is None and not nic.get("mac"):
                     self._free_mac(nic, name, number, macs)
             self.plan.items.setdefault(host, []).append(item)

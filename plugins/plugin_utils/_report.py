@@ -225,7 +225,7 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
     if context.key_note:
         report.lines.append(context.key_note)
     failed = dict(failures(waited or {}), **failures(results))
-    unreachable = [h for h, r in results.items() if r.get("unreachable")]
+    unreachable = [h for h, r in results.items() if r.get("unreachable") or (r.get("reason") == "host_unreachable" and not r.get("vms"))]
     report.data["unreachable"] = unreachable
     if context.verb == "list" and len(unreachable) < len(results):
         # A list of the others is better than none.

@@ -42,6 +42,7 @@ class NicRequest:
     network: str
     item: Dict[str, Any] = field(default_factory=dict)
     pool: Optional[str] = None  # of addresses: which one the NIC gets is known when the fleet has been looked at
+    with_address: Dict[str, Any] = field(default_factory=dict)  # what goes with it then
 
 
 @dataclass
@@ -340,7 +341,7 @@ def _nic(network: str, wish: Mapping[str, Any], addresses: _Addresses, count: in
     item = dict(wish)
     if addresses.first:
         item["addresses"] = addresses.at(offset, count)
-    return NicRequest(network, item, pool)
+    return NicRequest(network, item, pool, {key: item.pop(key) for key in ("gateway", "nameservers", "search") if pool and key in item})
 
 
 def _user_data(text: Optional[str]) -> Optional[str]:
@@ -671,8 +672,11 @@ class Selection:
         return bool(self.names) and not self.patterns and not self.labels
 
 
-def select(values: Mapping[str, Any]) -> Selection:
-    """The VMs that the selectors name. Raises SpecError where there is no selector at all."""
+def select(values: Mapping[str, Any], strict: bool = True) -> Selection:
+    """The VMs that the selectors name. Raises SpecError.
+
+    :param strict: whether to refuse the name of another group's VM, where something is to be done to it
+    """
     group = values.get("vm_group")
     selection = Selection(group=group, namespace=values.get("vm_namespace"), labels={str(k): str(v) for k, v in (values.get("vm_labels") or {}).items()})
     if selection.namespace and not group:
@@ -688,7 +692,7 @@ def select(values: Mapping[str, Any]) -> Selection:
                 raise _fail("vm_name", name, "is not a pattern of VM names", "Use a-z, 0-9, '-', and the wildcards * ? [...]")
             selection.patterns.append(name if "." in name or not group else "{0}.{1}.{2}".format(name, selection.namespace or "*", group))
         elif "." in name:
-            if group and not name.endswith("." + group):
+            if group and strict and not name.endswith("." + group):
                 raise _fail("vm_name", name, "is not a VM of group {0}".format(group), "Name a VM of this group, or the group that it belongs to", "not_ours")
             selection.names.append(check_domain_name("vm_name", name))
         else:
