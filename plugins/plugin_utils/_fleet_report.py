@@ -16,7 +16,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model imp
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, format_size, human_size
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, SEED_BYTES, capacities
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, SEED_BYTES, capacities, check_distinct
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, failures, who
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import DEFAULT_DISK, Constraints, candidates
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
@@ -24,7 +24,7 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_e
 BAR_WIDTH = 24
 LEGEND = "# in use by running VMs (of a pool: really written), = given out beyond that, . left, ! more given out than there is"
 _NUMBERS = ("vcpus", "memory", "disk", "data disk", "VMs", "running", "fits", "quota leaves", "allocated", "used", "of", "left", "vlan", "free", "hosts up",
-            "min disk", "min memory", "min vcpus", "size")
+            "min disk", "min memory", "min vcpus")
 _HUGE = 1 << 32
 
 
@@ -130,6 +130,8 @@ class _Reporter:
         self.report = Report(data={"verb": show, "unreachable": sorted(self.why)})
         if self.group:
             self.report.data["group"] = self.group
+        # One machine under two names would be shown, and counted, twice.
+        self._without_fault(lambda: check_distinct(self.states))
 
     def _tenant(self) -> Optional[Group]:
         if not self.group:

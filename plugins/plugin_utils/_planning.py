@@ -137,7 +137,7 @@ def bare(address: str) -> str:
     return str(address).partition("/")[0]
 
 
-def _check_distinct(states: Mapping[str, State]) -> None:
+def check_distinct(states: Mapping[str, State]) -> None:
     """Raises SpecError where two names of the inventory lead to one libvirt host, which would be given out twice."""
     seen: Dict[str, Tuple[str, str]] = {}
     for host, vm in holders(states):
@@ -174,7 +174,7 @@ class _Planner:
             if stale:
                 self.plan.sweep.append(name)
             self.states[name] = _without(state, stale) if state is not None and stale else state
-        _check_distinct(self.states)
+        check_distinct(self.states)
         # Where I hold a claim and am still here, the others' claims for the name are the larger ones: they give way, or the next reading decides.
         held = {str(vm["name"]) for _host, vm in holders(self.states) if self._mine(vm)}
         for name, state in self.states.items():

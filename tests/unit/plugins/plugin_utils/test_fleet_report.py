@@ -196,6 +196,11 @@ def test_a_fault_in_one_entry_hides_no_other() -> None:
     assert any("kvmfleet_flavors.bad.vcpu" in note for note in report.data["notes"]) and any("kvmfleet_flavors.odd" in note for note in report.data["notes"])
 
 
+def test_one_machine_under_two_names_is_told() -> None:
+    report = told("list_hosts", {"kvm1": state([vm()]), "alias": state([vm()])})
+    assert report.failure is None and any("alias, kvm1" in note and "one and the same libvirt host" in note for note in report.data["notes"])
+
+
 def test_why_a_flavor_fits_nowhere() -> None:
     report = told("list_flavors", {"kvm1": state(), "kvm2": DEAD}, {"kvm1": {"kvm_schedulable": False}})
     assert "small, large fits on no host: kvm1 takes no new VMs (schedulable is false)" in report.lines
