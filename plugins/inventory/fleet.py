@@ -31,7 +31,7 @@ options:
   hosts:
     description:
       - KVM hosts by name. The settings of each are the host variables C(kvm_*) of docs/catalogs.md without their prefix.
-      - A host without O(hosts.*.uri) is reached by its C(ansible_host), C(ansible_user), C(ansible_port) and C(ansible_ssh_private_key_file).
+      - A host without C(uri) is reached by its C(ansible_host), C(ansible_user), C(ansible_port) and C(ansible_ssh_private_key_file).
     type: dict
     default: {}
     suboptions:
