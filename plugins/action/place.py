@@ -83,20 +83,22 @@ class ActionModule(FleetAction):
         if silent and len(silent) == len(self.hosts()):
             raise SpecError("kvm_hosts", None, "no host answered: {0}".format("; ".join("{0}: {1}".format(*pair) for pair in sorted(silent.items())[:3])),
                             "Look whether libvirt runs there and may be used", "host_unreachable")
-        context = Context(claim_ttl_s=plan["claim_ttl"])
+        # One random value per run, the same for all its VMs: ordered by VM, two batches could withdraw from each other for ever.
+        plan["ticket"] = secrets.token_hex(8)
+        context = Context(plan["ticket"], plan["claim_ttl"])
         made = plan_requests(wishes, self._catalogs, self._all_hosts, states, context)
         self._tell(made, silent)
         if not made.placement.ok:
             return dict(plan, failed=True, msg=made.placement.message, reason=_code(made.placement), placement=made.placement.as_result())
         plan.update(silent=silent, notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
                     surplus=[name for name in made.surplus if name not in made.removed])
-        if self._task.check_mode or not (made.fresh or made.waiting):
+        if self._task.check_mode or not (made.fresh or made.waiting or made.sweep):
             plan["notes"] += ["{0}; a real run would wait for it".format(why) for why in made.waiting.values()]
+            del plan["ticket"]
             return self._ready(plan, made, wishes, "all")
-        # One random value per run, the same for all its VMs: ordered by VM, two batches could withdraw from each other for ever.
-        plan.update(ticket=secrets.token_hex(8), waiting=sorted(made.waiting))
+        plan["waiting"] = sorted(made.waiting)
         plan["race"] = {"round": 1, "began": time.time(), "avoid": {}, "lost": {}, "refusals": {}}
-        return self._claim(plan, made, wishes, list(made.items))
+        return self._claim(plan, made, wishes, [] if made.yields else list(made.items))
 
     def _tell(self, made: FleetPlan, silent: Mapping[str, str]) -> None:
         """Where it goes and why: in check mode and with C(--diff), and where it goes nowhere."""
@@ -115,7 +117,10 @@ class ActionModule(FleetAction):
         """What is to be claimed now: on hosts with news, and on those where claims of runs that are gone have to be removed."""
         self._ready(plan, made, wishes, "build")
         plan["next"] = "again"
-        plan["claim_hosts"] = {host: [i for i in made.items.get(host, []) if i.get("state") != "absent"] for host in sorted(set(hosts) | set(made.sweep))}
+        if made.yields:
+            plan["fresh"] = {}
+        plan["claim_hosts"] = {host: [i for i in made.items.get(host, []) if i.get("state") != "absent"] if host in hosts else []
+                               for host in sorted(set(hosts) | set(made.sweep))}
         plan["drawn"] = self._drawn(made, wishes)
         return plan
 
@@ -174,6 +179,9 @@ class ActionModule(FleetAction):
         if not made.placement.ok:
             return self._give_up(plan, mine, made.placement.message, _code(made.placement), made)
         news = {host for name, host in made.fresh.items() if name not in mine or name in going or name in verdict.lost}
+        if made.yields:
+            news = set()
+            withdraw = {host: sorted(name for name, where in mine.items() if where == host) for host in mine.values()}
         self._claim(plan, made, wishes, sorted(news))
         plan.update(waiting=sorted(made.waiting), notes=made.notes, placement=made.placement.as_result(), fetch_now=refused.fetch,
                     withdraw={host: [{"name": name} for name in names] for host, names in withdraw.items()})

@@ -76,6 +76,8 @@ class FleetPlan:
     :param surplus: VM -> host, members of a set beyond the number asked for, the highest number first
     :param removed: those of them that are to go
     :param waiting: VM -> why it cannot be placed before another run has decided
+    :param yields: whether one of these runs has the smaller ticket: then all claims of this run have to be given up while it waits, or two runs that
+        hold a part each would wait for each other
     :param sweep: hosts with claims of runs that are gone
     :param notes: sentences for people
     """
@@ -87,6 +89,7 @@ class FleetPlan:
     surplus: Dict[str, str] = field(default_factory=dict)
     removed: List[str] = field(default_factory=list)
     waiting: Dict[str, str] = field(default_factory=dict)
+    yields: bool = False
     sweep: List[str] = field(default_factory=list)
     notes: List[str] = field(default_factory=list)
 
@@ -233,6 +236,7 @@ class _Planner:
         """Another run's claim for the name, which has to become something or vanish first."""
         for host, vm in self.there.get(name, []):
             if vm.get("phase") == "pending" and not self._mine(vm):
+                self.plan.yields = self.plan.yields or str(vm.get("ticket") or "") < str(self.context.ticket or "")
                 return "{0} was claimed on {1} by another run {2:.0f} s ago".format(name, host, vm.get("claim_age_s") or 0)
         return None
 
