@@ -200,7 +200,7 @@ from ansible.vars.plugins import get_vars_from_inventory_sources  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import policy_from_params  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import HAS_LIBVIRT  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError  # noqa: E402
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet, _fleet_file, _fleet_vms, _planning, _variables  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet, _fleet_file, _fleet_vms, _variables  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, Catalogs, Host  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import to_bool  # noqa: E402
 
@@ -442,6 +442,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         result: Dict[str, Any] = {}
         if not file.vms and not asked:
             return result
+        # Here, because it takes as long as reading ten hosts
+        from ansible_collections.kvmfleet.core.plugins.plugin_utils import _planning
         known = self._group_variables([self._group("all"), self._group(HOSTS)])
         resolved = self._resolved(HOSTS, combine_vars(known, self._vars))
         catalogs = Catalogs({key: resolved.get(key) for key in SCHEMAS})
