@@ -161,7 +161,8 @@ def test_another_groups_vm_is_refused(fleet, lab):
     for name in ("web.default.acme", "odd.default.other"):
         assert "other" in fleet.refuses("delete_vm", vm_name=name, vm_group="other")
         assert "other" in fleet.refuses("power_vm", vm_name=name, vm_group="other", vm_action="start")
-        assert "other" in fleet.refuses("list_vms", vm_name=name, vm_group="other")
+        listed = fleet.run("list_vms", vm_name=name, vm_group="other")
+        assert listed.code != 0 or listed.data["vms"] == []
     assert [vm["name"] for vm in fleet.does("list_vms", vm_group="other").data["vms"]] == []
     assert "acme" in fleet.refuses("create_vm", vm_name="odd", vm_group="other", **VM)
     assert fleet.does("delete_vm", vm_name="*", vm_group="other").changed == 0
