@@ -67,4 +67,4 @@ class ActionModule(ActionBase):
         return _report.Context(verb=str(plan.get("verb")), check=bool(self._task.check_mode), users=plan.get("users") or {}, key_path=key_path,
                                home=os.path.expanduser("~"), key_note=key.get("note"), new_key=key.get("path"), action=plan.get("action"),
                                image=plan.get("image") or None, notes=plan.get("notes") or (), placement=plan.get("placement"),
-                               failure=plan.get("failure"), undone=undone)
+                               failure=plan.get("failure"), undone=undone, silent=plan.get("silent") or {})

@@ -13,7 +13,9 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._connection import F
 from ansible_collections.kvmfleet.core.plugins.module_utils._converge import Converger, Options, Outcome, undefine, write_metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import VmSpec, check_batch
-from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import make_plan
+from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import FINISH, make_plan
+
+BUILD = "build the domain that was claimed"
 
 
 class Claims:
@@ -116,7 +118,11 @@ class Claims:
             if lost:
                 raise FleetError("The claim for {0} is gone: it took longer than claim_ttl ({1:g} s), and another run removed it".format(
                     ", ".join(lost), self.options.claim_ttl_s), "claim_lost")
-            return self.converger.run_locked(specs, created=set(claimed))
+            outcomes = self.converger.run_locked(specs, created=set(claimed))
+        for outcome in outcomes:
+            if outcome.name in claimed and outcome.plan is not None:
+                outcome.plan.actions = [BUILD if action == FINISH else action for action in outcome.plan.actions]
+        return outcomes
 
     def withdraw(self, specs: Sequence[VmSpec]) -> List[Outcome]:
         """Take back my claims, and what I built under them that is not ready. VMs of others stay, whatever their name."""

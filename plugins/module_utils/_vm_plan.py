@@ -30,6 +30,8 @@ except ImportError:  # reported by _connection.require_libvirt
 
 SEED = "seed"
 
+FINISH = "finish what an interrupted run began"
+
 
 @dataclass
 class SeedJob:
@@ -420,7 +422,7 @@ class _Planner:
             plan.define = bool(set(changes) - {"metadata"}) or bool(named)
             plan.mark = plan.mark or bool(changes) or bool(plan.jobs)
             if plan.finish:
-                plan.actions.append("finish what an interrupted run began")
+                plan.actions.append(FINISH)
         for job in plan.jobs:
             plan.actions.append(job.sentence)
             plan.before["disks[{0}].size".format(job.disk)] = job.old_size or None

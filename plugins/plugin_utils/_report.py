@@ -40,6 +40,7 @@ class Context:
     :param notes: sentences of the placement
     :param placement: the placement as data
     :param failure: C(msg) and C(reason) of a request that was given up before anything was made
+    :param silent: host -> why it did not answer and was left out
     :param undone: VMs that were made and taken back, because others of their batch failed
     :param key_path: the private key's path by key name, or None where it is not on this machine
     """
@@ -57,6 +58,7 @@ class Context:
     placement: Optional[Mapping[str, Any]] = None
     failure: Optional[Mapping[str, str]] = None
     undone: Collection[str] = ()
+    silent: Mapping[str, str] = field(default_factory=dict)
 
 
 def _word(context: Context, vm: Mapping[str, Any]) -> str:
@@ -74,7 +76,7 @@ def _word(context: Context, vm: Mapping[str, Any]) -> str:
         return "unchanged" if vm.get("state") != "absent" else "not there"
     if vm.get("state") == "absent" or context.verb == "delete":
         return "would be deleted" if context.check else "deleted"
-    created = any(str(a).startswith("define the domain") for a in vm.get("actions") or [])
+    created = any(str(a).startswith(("define the domain", "build the domain")) for a in vm.get("actions") or [])
     word = "created" if created and context.verb == "create" else "changed"
     return "would be " + word if context.check else word
 
@@ -215,7 +217,7 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
         report.lines += table(*drop_empty(headings, rows, [h for h, align in headings if context.verb != "power" or h != "address"])) + [""]
     if vms or not failures(results):
         report.lines.append(_summary(context, vms))
-    report.lines += _notes(context, vms) + list(context.notes)
+    report.lines += _notes(context, vms) + list(context.notes) + ["{0}: {1}".format(*pair) for pair in sorted(context.silent.items())]
     if context.placement is not None:
         report.data["placement"] = context.placement
     if missing:
@@ -226,7 +228,7 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
         report.lines.append(context.key_note)
     failed = dict(failures(waited or {}), **failures(results))
     unreachable = [h for h, r in results.items() if r.get("unreachable") or (r.get("reason") == "host_unreachable" and not r.get("vms"))]
-    report.data["unreachable"] = unreachable
+    report.data["unreachable"] = sorted(set(unreachable) | set(context.silent))
     if context.verb == "list" and len(unreachable) < len(results):
         # A list of the others is better than none.
         report.lines += ["{0}: {1}".format(host, failed.pop(host)) for host in unreachable]

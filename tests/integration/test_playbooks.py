@@ -209,8 +209,9 @@ def test_what_nobody_asked_for_stays_as_it_is(playbooks, place, stopped):
 def test_a_dead_host_is_reported(playbooks, place, stopped):
     dead = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}
     playbooks.inventory({"local": playbooks.host, "dead": dead})
-    assert "vm_host" in playbooks.refuses("create_vm", vm_name=place.name("web"), **stopped)
-    playbooks.does("create_vm", vm_name=place.name("web"), vm_host="local", **stopped)
+    made = playbooks.does("create_vm", vm_name=place.name("web"), **stopped)
+    assert (made.vms[place.name("web")]["host"], made.vms[place.name("web")]["result"]) == ("local", "created")
+    assert made.data["unreachable"] == ["dead"] and "dead did not answer" in made.output
     listed = playbooks.does("list_vms", vm_name=place.prefix + "-*")
     assert list(listed.vms) == [place.name("web")] and listed.data["unreachable"] == ["dead"] and "unreachable" in listed.output
     assert "dead" in playbooks.refuses("create_vm", vm_name=place.name("db"), vm_host="dead", **stopped)
