@@ -259,8 +259,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         except UnicodeDecodeError as exc:
             raise AnsibleParserError("{0} is not UTF-8: {1}".format(path, exc)) from exc
 
-    def _decrypt(self, text: str) -> str:
-        return str(self.loader._vault.decrypt(text.encode("utf-8")), "utf-8")
+    def _decrypt(self, option: str, text: str) -> str:
+        """A value tagged C(!vault). Those of declared VMs need no password: without one they are planned as if something else were there."""
+        try:
+            return str(self.loader._vault.decrypt(text.encode("utf-8")), "utf-8")
+        except AnsibleError:
+            if not option.startswith("vms["):
+                raise
+            return "(encrypted)"
 
     def _from_files(self, entity: Any) -> Dict[str, Any]:
         """What vars plugins (group_vars, host_vars) beside all inventory sources up to this one say of a host or group."""
@@ -297,7 +303,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return self._resolved(name, result)
 
     def _resolved(self, name: str, variables: Dict[str, Any]) -> Dict[str, Any]:
-        """The variables with templates resolved in C(kvm_*), in how the host is reached, and as far as possible in catalogs."""
+        """The variables with templates resolved in C(kvm_*) and in how the host is reached."""
         self.templar.available_variables = dict(variables, inventory_hostname=name)
         for key in [*HOST_SCHEMA, *_ADDRESSING]:
             if key in variables:
@@ -305,13 +311,19 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                     variables[key] = self.templar.template(variables[key])
                 except AnsibleError as exc:
                     raise AnsibleParserError("{0} of host {1} cannot be resolved: {2}".format(key, name, exc)) from exc
+        return variables
+
+    def _read_catalogs(self, name: str, variables: Mapping[str, Any]) -> Catalogs:
+        """The catalogs as a host sees them, with templates resolved as far as possible: an entry may use what only a play knows."""
+        self.templar.available_variables = dict(variables, inventory_hostname=name)
+        found = {}
         for key in SCHEMAS:
             if key in variables:
                 try:
-                    variables[key] = self.templar.template(variables[key])
+                    found[key] = self.templar.template(variables[key])
                 except AnsibleError:
-                    continue  # an entry may use what only a play knows; who needs it is told then
-        return variables
+                    found[key] = variables[key]
+        return Catalogs(found)
 
     # -- hosts -----------------------------------------------------------------------------------------------------------------------------
 
@@ -365,11 +377,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         readings = self._read(file, targets, cache)
         _fleet.refuse_twins(readings)
         self._add_hosts(hosts, variables, readings)
-        plan = self._plan(file, list(hosts.values()), readings)
+        # All hosts of a fleet see the same
+        catalogs = next((self._read_catalogs(name, own) for name, own in variables.items()), Catalogs({}))
+        plan = self._plan(file, list(hosts.values()), readings, catalogs)
         if plan:
             self.inventory.set_variable(HOSTS, "kvm_plan", _trusted(plan))
         if file.vms_as_hosts:
-            self._add_vms(file, hosts, variables, readings)
+            self._add_vms(file, hosts, variables, readings, catalogs)
 
     def _read(self, file: _fleet_file.FleetFile, targets: List[_fleet.Target], cache: bool) -> Dict[str, _fleet.Reading]:
         """What all hosts say, as far as possible out of the cache; warns of those that say nothing."""
@@ -436,7 +450,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     # -- placement -------------------------------------------------------------------------------------------------------------------------
 
-    def _plan(self, file: _fleet_file.FleetFile, hosts: List[Host], readings: Mapping[str, _fleet.Reading]) -> Dict[str, Any]:
+    def _plan(self, file: _fleet_file.FleetFile, hosts: List[Host], readings: Mapping[str, _fleet.Reading], catalogs: Catalogs) -> Dict[str, Any]:
         """Where the declared VMs would go, and with C(fleet_plan=true) those of the command line. What cannot be planned is said in the plan."""
         asked = self._vars.get("fleet_plan")
         result: Dict[str, Any] = {}
@@ -444,14 +458,25 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             return result
         # Here, because it takes as long as reading ten hosts
         from ansible_collections.kvmfleet.core.plugins.plugin_utils import _planning
-        known = self._group_variables([self._group("all"), self._group(HOSTS)])
-        resolved = self._resolved(HOSTS, combine_vars(known, self._vars))
-        catalogs = Catalogs({key: resolved.get(key) for key in SCHEMAS})
         states = {name: None if reading.facts is None else dict(reading.facts, vms=reading.vms) for name, reading in readings.items()}
 
-        def plan(requests: Callable[[], List[Dict[str, Any]]]) -> Dict[str, Any]:
+        def declared() -> List[_planning.Wish]:
+            wishes = []
+            for number, raw in enumerate(file.vms):
+                try:
+                    wishes.append(_planning.wish_of(_variables.read("create", raw), catalogs, hosts))
+                except SpecError as exc:
+                    raise file.placed(exc, "vms[{0}].".format(number)) from None
+            return wishes
+
+        def requested() -> List[_planning.Wish]:
+            given = {name: self._vars[name] for name in self._vars if name.startswith("vm_")}
+            _variables.refuse_unknown(given)
+            return [_planning.wish_of(_variables.read("create", given), catalogs, hosts)]
+
+        def plan(wishes: Callable[[], List[_planning.Wish]]) -> Dict[str, Any]:
             try:
-                made = _planning.plan_requests([_planning.wish_of(values, catalogs, hosts) for values in requests()], catalogs, hosts, states)
+                made = _planning.plan_requests(wishes(), catalogs, hosts, states)
             except SpecError as exc:
                 return {"ok": False, "strategy": "", "code": exc.code, "message": str(exc), "warnings": [], "vms": [], "waiting": {}}
             placed = made.placement
@@ -460,21 +485,15 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             return dict(placed.as_result(), vms=[decision.as_result(most) for decision in placed.decisions], warnings=[*placed.warnings, *made.notes],
                         waiting=dict(made.waiting))
         if file.vms:
-            result["declared"] = plan(lambda: _declared(file))
+            result["declared"] = plan(declared)
         if asked and to_bool("fleet_plan", asked):
-            result["request"] = plan(self._request)
+            result["request"] = plan(requested)
         return result
-
-    def _request(self) -> List[Dict[str, Any]]:
-        """The request of create_vm on the command line."""
-        given = {name: self._vars[name] for name in self._vars if name.startswith("vm_")}
-        _variables.refuse_unknown(given)
-        return [_variables.read("create", given)]
 
     # -- VMs -------------------------------------------------------------------------------------------------------------------------------
 
     def _add_vms(self, file: _fleet_file.FleetFile, hosts: Mapping[str, Host], variables: Mapping[str, Mapping[str, Any]],
-                 readings: Mapping[str, _fleet.Reading]) -> None:
+                 readings: Mapping[str, _fleet.Reading], catalogs: Catalogs) -> None:
         self.inventory.add_group(VMS)
         vms = [(host, vm) for host in hosts for vm in readings[host].vms if vm["managed"] or not file.managed_only]
         groups = {(host, vm["name"]): _fleet_vms.groups_of(vm, hosts[host]) for host, vm in vms}
@@ -486,7 +505,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for group in sorted(every):
             self.inventory.add_group(group)
         shared = self._group_variables([self._group("all"), self._group(VMS)])
-        ways = {host: _Way(hosts[host], self._with_settings(variables[host]), readings[host], variables[host]) for host in hosts}
+        ways = {host: _Way(hosts[host], self._with_settings(variables[host]), readings[host], catalogs) for host in hosts}
         construct = any(self.get_option(option) for option in ("compose", "groups", "keyed_groups"))
         for host, vm in vms:
             name = names[host, vm["name"]]
@@ -534,27 +553,14 @@ def _without_collector() -> Iterator[None]:
 class _Way:
     """How the VMs of a host are reached."""
 
-    def __init__(self, host: Host, connection: Mapping[str, Any], reading: _fleet.Reading, variables: Mapping[str, Any]) -> None:
+    def __init__(self, host: Host, connection: Mapping[str, Any], reading: _fleet.Reading, catalogs: Catalogs) -> None:
         self.host, self.facts = host, reading.facts
-        catalogs = Catalogs({key: variables.get(key) for key in SCHEMAS})
-        self.users = catalogs.users()
-        self.networks = {name: catalogs.entry("kvmfleet_networks", name) for name in catalogs.names("kvmfleet_networks")}
+        self.users, self.networks = catalogs.users(), catalogs.reachable_networks()
         address = str(connection.get("ansible_host") or host.name)
         self.remote = str(connection.get("ansible_connection") or "").rpartition(".")[2] != "local"
         key = connection.get("ansible_ssh_private_key_file")
         self.jump = _fleet_vms.jump_arguments(address, connection.get("ansible_user"), connection.get("ansible_port"), str(key) if key else None,
                                               bool(C.HOST_KEY_CHECKING))
-
-
-def _declared(file: _fleet_file.FleetFile) -> List[Dict[str, Any]]:
-    """The converted variables of each declared VM. Raises SpecError with file and line."""
-    found = []
-    for number, raw in enumerate(file.vms):
-        try:
-            found.append(_variables.read("create", raw))
-        except SpecError as exc:
-            raise file.placed(exc, "vms[{0}].".format(number)) from None
-    return found
 
 
 def _trusted(value: Any) -> Any:

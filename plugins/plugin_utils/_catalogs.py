@@ -139,6 +139,12 @@ class Catalogs:
         images = self._raw["kvmfleet_images"]
         return {name: str(data["default_user"]) for name, data in images.items() if isinstance(data, Mapping) and data.get("default_user")}
 
+    def reachable_networks(self) -> Dict[str, bool]:
+        """The networks that are said to be reachable from here, or not to be. Raises SpecError where that is neither true nor false."""
+        networks = self._raw["kvmfleet_networks"]
+        return {name: to_bool("kvmfleet_networks.{0}.reachable".format(name), data["reachable"])
+                for name, data in networks.items() if isinstance(data, Mapping) and data.get("reachable") is not None}
+
     def check_all(self) -> None:
         """Check every entry of every catalog. Raises SpecError for the first fault."""
         for catalog, entries in self._raw.items():

@@ -64,7 +64,8 @@ class FleetFile:
     def placed(self, error: SpecError, prefix: str = "") -> SpecError:
         """An error of something in this file, with file and line. Errors of C(vms) name the variable, which has a prefix that the key has not."""
         own = error.option[len("vm_"):] if prefix.startswith("vms[") and error.option.startswith("vm_") else error.option
-        return SpecError(self.where(prefix + own), error.value, error.reason, error.remedy, "invalid_fleet_file")
+        code = "invalid_fleet_file" if error.code in ("invalid_value", "invalid_catalog") else error.code
+        return SpecError(self.where(prefix + own), error.value, error.reason, error.remedy, code)
 
 
 def line_of(lines: Mapping[str, int], option: str) -> int:
@@ -81,7 +82,7 @@ def _child(option: str, key: str) -> str:
 class _Tree:
     """Plain data out of YAML nodes, with the line of each key; duplicate keys and endless aliases are refused."""
 
-    def __init__(self, file: FleetFile, vault: Optional[Callable[[str], str]]) -> None:
+    def __init__(self, file: FleetFile, vault: Optional[Callable[[str, str], str]]) -> None:
         self.file, self.vault = file, vault
         self._scalars = yaml.constructor.SafeConstructor()
         self._within: Set[int] = set()
@@ -129,7 +130,7 @@ class _Tree:
         if node.tag == _VAULT:
             if self.vault is None:
                 raise self.file.wrong(option, None, "is encrypted", "Give the vault's password, as with --vault-password-file")
-            return self.vault(node.value)
+            return self.vault(option, node.value)
         if node.tag in ("!unsafe", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"):
             return node.value
         try:
@@ -284,11 +285,12 @@ def _hosts(file: FleetFile, data: Mapping[str, Any]) -> Dict[str, Dict[str, Any]
     return hosts
 
 
-def read_fleet_file(path: str, text: str, vault: Optional[Callable[[str], str]] = None) -> FleetFile:
+def read_fleet_file(path: str, text: str, vault: Optional[Callable[[str, str], str]] = None) -> FleetFile:
     """A fleet file out of its text.
 
     :param path: for messages
-    :param vault: decrypts a value tagged C(!vault); without it such a value is refused
+    :param vault: called with the option (such as C(vms[0].root_password)) and the content of a value tagged C(!vault), returns its text; without it
+        such a value is refused
     Raises SpecError, whose option names file, line and key, for anything that is not as it should be.
     """
     file = FleetFile(path)

@@ -11,7 +11,6 @@ from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Tup
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Host
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import to_bool
 
 # Names that mean something to Ansible already.
 _TAKEN = ("all", "ungrouped", "localhost", "127.0.0.1", "::1")
@@ -87,32 +86,31 @@ def _inside(address: str, subnet: str) -> bool:
         return False
 
 
-def _said(nic: Mapping[str, Any], host: Host, catalog: Mapping[str, Any]) -> Optional[bool]:
+def _said(nic: Mapping[str, Any], host: Host, reachable: Mapping[str, bool]) -> Optional[bool]:
     """What the catalog kvmfleet_networks says of the network that a NIC is on; None where it says nothing."""
-    for name, entry in catalog.items():
-        if not isinstance(entry, Mapping) or entry.get("reachable") is None:
-            continue
+    for name, said in reachable.items():
         try:
-            target = host.network(str(name))
+            target = host.network(name)
         except SpecError:
             continue  # told where somebody uses that network
         if target.get(nic["type"]) == nic["source"]:
-            return to_bool("kvmfleet_networks.{0}.reachable".format(name), entry["reachable"])
+            return said
     return None
 
 
-def needs_jump(vm: Mapping[str, Any], entry: Mapping[str, Any], host: Host, networks: Iterable[Mapping[str, Any]], catalog: Mapping[str, Any]) -> bool:
-    """Whether an address of a VM on a remote host can only be reached from that host. Raises SpecError for a wrong C(reachable).
+def needs_jump(vm: Mapping[str, Any], entry: Mapping[str, Any], host: Host, networks: Iterable[Mapping[str, Any]],
+               reachable: Mapping[str, bool]) -> bool:
+    """Whether an address of a VM on a remote host can only be reached from that host.
 
     :param entry: the address, with the MAC it was seen with
     :param networks: libvirt's networks as host_capacity tells them
-    :param catalog: kvmfleet_networks; C(reachable) of an entry decides, else NAT and isolated networks are not reachable
+    :param reachable: what the catalog says of networks; of the others, those with NAT and isolated ones are not reachable
     """
     by_name = {str(network["name"]): network for network in networks}
     nic = _nic_of(vm, entry, by_name)
     if nic is None:
         return False
-    said = _said(nic, host, catalog)
+    said = _said(nic, host, reachable)
     if said is not None:
         return not said
     return nic["type"] == "network" and by_name.get(nic["source"], {}).get("forward") in ("nat", "isolated")

@@ -101,3 +101,10 @@ def test_pools_of_storage_classes() -> None:
         host.pool_of("vm_storage_class", "tape", catalogs)
     with pytest.raises(SpecError, match="Perhaps nvme was meant"):
         host.pool_of("vm_storage_class", "nvm", catalogs)
+
+
+def test_which_networks_are_said_to_be_reachable() -> None:
+    networks = {"a": {"reachable": "no"}, "b": {"reachable": True, "typo": 1}, "c": {}, "d": None}
+    assert Catalogs({"kvmfleet_networks": networks}).reachable_networks() == {"a": False, "b": True}
+    with pytest.raises(SpecError, match="kvmfleet_networks.a.reachable"):
+        Catalogs({"kvmfleet_networks": {"a": {"reachable": "perhaps"}}}).reachable_networks()

@@ -132,8 +132,8 @@ def test_aliases_that_grow_without_end_are_refused() -> None:
 
 def test_encrypted_values() -> None:
     text = "plugin: kvmfleet.core.fleet\nhosts: {a: {}}\nvms:\n  - name: web\n    root_password: !vault |\n      $ANSIBLE_VAULT;1.1;AES256\n      6162\n"
-    file = read_fleet_file("my.fleet.yml", text, lambda cipher: "plain of " + cipher.split("\n")[1])
-    assert file.vms == [{"vm_name": "web", "vm_root_password": "plain of 6162"}]
+    file = read_fleet_file("my.fleet.yml", text, lambda option, cipher: option + " is " + cipher.split("\n")[1])
+    assert file.vms == [{"vm_name": "web", "vm_root_password": "vms[0].root_password is 6162"}]
 
 
 def test_secrets_are_in_no_message() -> None:

@@ -75,11 +75,11 @@ LAN, BRIDGE = {"mac": "m3", "type": "network", "source": "lan-net"}, {"mac": "m4
     ([NAT, LAN], "192.0.2.5", "m3", {}, False),         # by the MAC
     ([{"mac": "m5", "type": "network", "source": "routed"}], "203.0.113.5", None, {}, False),
     ([], "192.0.2.5", None, {}, False),
-    ([NAT], "192.168.122.5", None, {"default": {"reachable": True}}, False),
-    ([NAT], "192.168.122.5", None, {"default": {}}, True),
-    ([BRIDGE], "192.0.2.5", None, {"lan": {"reachable": False}}, True),
-    ([BRIDGE], "192.0.2.5", None, {"lan": {"reachable": "yes"}}, False),
-    ([BRIDGE], "192.0.2.5", None, {"other": {"reachable": False}}, False),
+    ([NAT], "192.168.122.5", None, {"default": True}, False),
+    ([NAT], "192.168.122.5", None, {"other": False}, True),
+    ([BRIDGE], "192.0.2.5", None, {"lan": False}, True),
+    ([BRIDGE], "192.0.2.5", None, {"lan": True}, False),
+    ([BRIDGE], "192.0.2.5", None, {"other": False, "broken": False}, False),
 ])
 def test_which_addresses_need_a_jump(nics: Any, address: str, mac: Any, catalog: Any, jump: bool) -> None:
     host = Host("kvm1", networks={"lan": {"bridge": "br0"}, "broken": {"bridge": "a", "network": "b"}})
