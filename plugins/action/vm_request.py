@@ -80,8 +80,6 @@ class ActionModule(FleetAction):
                 "fleet": False, "step": "all"}
 
     def _create(self, verb: str, wanted: List[Dict[str, Any]], catalogs: Catalogs, hosts: List[Host]) -> Dict[str, Any]:
-        for values in wanted:
-            _request.default_wait(values)
         wishes = self.wishes(wanted, catalogs, hosts)
         images: List[Dict[str, Any]] = [{"name": str(w.values["vm_image"]), "entry": dict(w.image)} for w in wishes if w.image]
         images = [image for number, image in enumerate(images) if image not in images[:number]]

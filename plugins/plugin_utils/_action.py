@@ -4,21 +4,24 @@
 """What the action plugins share: the variables of the run, the hosts of the inventory, the catalogs, the keys."""
 from __future__ import annotations
 
+import functools
 import os
-from typing import Any, Dict, List, Mapping
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys, _request, _variables
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, Catalogs, Host, read_host
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_file import read_fleet_file
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_file import FleetFile, read_fleet_file
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish, wish_of
 
 
 class FleetAction(ActionBase):
     """An action that runs once on the control node for all hosts of the play. C(start) has to be called first."""
 
+    _file: Optional[FleetFile] = None
     no_keys = _keys.Keys()
     last_keys = no_keys  # of the request that was read last
 
@@ -80,19 +83,37 @@ class FleetAction(ActionBase):
             raise SpecError("kvmfleet_file", None, "is missing: nothing says which VMs are declared", "Use the inventory plugin kvmfleet.core.fleet, or "
                             "give the path of its file: -e kvmfleet_file=fleet.yml", "missing_variable")
         path = os.path.abspath(os.path.expanduser(str(path)))
-        file = read_fleet_file(path, _keys.read_text("kvmfleet_file", path))
-        found = []
-        for number, raw in enumerate(file.vms):
-            try:
-                found.append(_variables.read("create", dict(raw, **own)))
-            except SpecError as exc:
-                raise file.placed(exc, "vms[{0}].".format(number)) from None
-        return found
+        try:
+            content, _plain = self._loader._get_file_contents(path)  # the only way in all versions of Ansible that decrypts
+            file = read_fleet_file(path, content.decode("utf-8"), self._decrypt)
+        except (AnsibleError, UnicodeDecodeError) as exc:
+            raise SpecError("kvmfleet_file", path, "cannot be read ({0})".format(" ".join(str(exc).split())), "Give the path of a fleet file, and the password "
+                            "of Ansible Vault where it is encrypted") from None
+        self._file = file
+        return [self._placed(number, functools.partial(_variables.read, "create", dict(raw, **own))) for number, raw in enumerate(file.vms)]
+
+    def _placed(self, number: int, work: Callable[[], Any]) -> Any:
+        """The same, with errors telling where in the fleet file the request is, if it is from there."""
+        try:
+            return work()
+        except SpecError as exc:
+            if self._file is None:
+                raise
+            option = exc.option[len("vm_"):] if exc.option.startswith("vm_") else exc.option
+            raise self._file.placed(SpecError(option, exc.value, exc.reason, exc.remedy, exc.code), "vms[{0}].".format(number)) from None
+
+    def _decrypt(self, _option: str, text: str) -> str:
+        return str(self._loader._vault.decrypt(text.encode("utf-8")), "utf-8")
+
+    @staticmethod
+    def _check(values: Mapping[str, Any], catalogs: Catalogs, hosts: List[Host]) -> None:
+        _request.default_wait(values)
+        _request.check_items(_request.sample_items(wish_of(values, catalogs, hosts).requests, hosts, catalogs))
 
     def wishes(self, all_values: List[Dict[str, Any]], catalogs: Catalogs, hosts: List[Host]) -> List[Wish]:
         """The requests with their keys, checked. Raises SpecError before a key is made."""
-        for values in all_values:
-            _request.check_items(_request.sample_items(wish_of(values, catalogs, hosts).requests, hosts, catalogs))
+        for number, values in enumerate(all_values):
+            self._placed(number, functools.partial(self._check, values, catalogs, hosts))
         # Once more, because a key pair is made only for a request that is right in all else.
         made = []
         for values in all_values:
