@@ -180,9 +180,11 @@ vms:
 """
 
 import contextlib  # noqa: E402
+import functools  # noqa: E402
 import gc  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 import time  # noqa: E402
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple  # noqa: E402
 
@@ -214,6 +216,7 @@ except ImportError:  # before core 2.19 everything is trusted that is not marked
 HOSTS = "kvm_hosts"
 VMS = "kvm_vms"
 _CACHE_FORMAT = 1
+_HARMLESS = re.compile(r"^[\w .,:;/@+=?()\'-]*\Z")
 _MOST_REFUSALS = 20  # hosts that are told one by one for each VM that is planned,
 _MOST_EXPLAINED = 10  # for no more VMs than this
 _ADDRESSING = ("ansible_host", "ansible_user", "ansible_ssh_user", "ansible_port", "ansible_ssh_port", "ansible_connection", "ansible_ssh_private_key_file",
@@ -381,7 +384,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         catalogs = next((self._read_catalogs(name, own) for name, own in variables.items()), Catalogs({}))
         plan = self._plan(file, list(hosts.values()), readings, catalogs)
         if plan:
-            self.inventory.set_variable(HOSTS, "kvm_plan", _trusted(plan))
+            self.inventory.set_variable(HOSTS, "kvm_plan", _each(_said, plan))
         if file.vms_as_hosts:
             self._add_vms(file, hosts, variables, readings, catalogs)
 
@@ -428,14 +431,14 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if before and before != self._path:
             self.display.warning("{0} and {1} are both fleet files of this inventory. kvmfleet_file is the latter, and only its vms: are made so".format(
                 before, self._path))
-        self.inventory.set_variable(HOSTS, "kvmfleet_file", _trusted(self._path))
+        self.inventory.set_variable(HOSTS, "kvmfleet_file", _ours(self._path))
         for name in hosts:
             self.inventory.add_host(name, group=HOSTS)
             reading = readings[name]
             for key, value in dict(self._own[name], kvm_status="unreachable" if reading.facts is None else "ok").items():
-                self.inventory.set_variable(name, key, _trusted(value))
+                self.inventory.set_variable(name, key, _each(_ours, value))
             if reading.facts is not None:
-                self.inventory.set_variable(name, "kvm_capacity", wrap_var({key: reading.facts[key] for key in _FACTS if key in reading.facts}))
+                self.inventory.set_variable(name, "kvm_capacity", _each(_said, {key: reading.facts[key] for key in _FACTS if key in reading.facts}))
         for name in hosts:
             self._construct(name, combine_vars(variables[name], self.inventory.hosts[name].get_vars()))
 
@@ -510,12 +513,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         for host, vm in vms:
             name = names[host, vm["name"]]
             self.inventory.add_host(name, group=VMS)
-            for group in groups[host, vm["name"]]:
-                self.inventory.add_child(group, name)
             said, ours = _fleet_vms.variables_of(vm, hosts[host])
             ours.update(self._reach(ways[host], vm, groups[host, vm["name"]], shared))
             own = self.inventory.hosts[name]
-            for key, value in {**wrap_var(said), **_trusted(ours)}.items():
+            for group in groups[host, vm["name"]]:
+                self.inventory.groups[group].add_host(own)
+            for key, value in {**_each(_said, said), **_each(_ours, ours)}.items():
                 # Not through the inventory, which would look into each value for what to trust: that has been decided
                 own.set_variable(key, value)
             if construct:
@@ -563,18 +566,26 @@ class _Way:
                                               bool(C.HOST_KEY_CHECKING))
 
 
-def _trusted(value: Any) -> Any:
-    """A value that is ours or the fleet file's, not a guest's; but never a template, since what is in variables has been resolved by now.
-
-    What guests say can be among it (names in a plan's sentences); without a template in it nothing is there to be evaluated.
-    """
+def _each(mark: Callable[[str], str], value: Any) -> Any:
+    """A structure with each text marked."""
+    if isinstance(value, str):
+        return mark(value)
     if isinstance(value, Mapping):
-        return {key: _trusted(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_trusted(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    return wrap_var(value) if any(mark in value for mark in ("{{", "{%", "{#")) else trust_as_template(value)
+        return {_each(mark, key): _each(mark, item) for key, item in value.items()}
+    return [_each(mark, item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+# The same few words are said by all VMs, and marking one takes longer than looking it up.
+@functools.lru_cache(maxsize=4096)
+def _said(text: str) -> str:
+    """A text of a guest or of its definition: unsafe, unless it has no character that means anything in a template."""
+    return trust_as_template(text) if _HARMLESS.match(text) else wrap_var(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _ours(text: str) -> str:
+    """A text that is ours or the fleet file's; but never a template, since what is in variables has been resolved by now."""
+    return wrap_var(text) if any(mark in text for mark in ("{{", "{%", "{#")) else trust_as_template(text)
 
 
 def _identity(target: _fleet.Target) -> str:

@@ -155,7 +155,7 @@ def test_a_wrong_file_leaves_the_inventory_as_it_was(fleet: Fleet) -> None:
 
 
 def test_what_guests_say_is_marked(fleet: Fleet) -> None:
-    fleet.vms = {"kvm1": [vm("web", description="{{ 1 }}", labels={"a": "b"})]}
+    fleet.vms = {"kvm1": [vm("web", description="{{ 1 }}", labels={"a": "#{b}", "plain": "blue-1"}, group="[% x %]", image="debian:12")]}
     fleet.parse({"kvm1": {"uri": "qemu:///system"}})
     said = fleet.variables("web")
     try:
@@ -165,7 +165,8 @@ def test_what_guests_say_is_marked(fleet: Fleet) -> None:
 
         def evaluated(value: object) -> bool:
             return not isinstance(value, AnsibleUnsafe)
-    assert not any(evaluated(value) for value in (said["kvm_vm_description"], said["kvm_vm_labels"]["a"], said["kvm_vm_name"], said["kvm_vm_addresses"][0]))
+    assert not any(evaluated(value) for value in (said["kvm_vm_description"], said["kvm_vm_labels"]["a"], said["kvm_vm_group"]))
+    assert (said["kvm_vm_labels"]["plain"], said["kvm_vm_image"]) == ("blue-1", "debian:12")
 
 
 def test_only_files_that_are_called_so(tmp_path: Path) -> None:
