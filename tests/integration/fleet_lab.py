@@ -126,9 +126,14 @@ class LabHost(Place):
         return sorted(self.conn.listAllDomains(), key=lambda d: d.name())
 
     def ours(self):
-        """The metadata of each VM that is ours, by name."""
-        found = {domain.name(): _metadata.find(ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))) for domain in self.domains()}
-        return {name: meta for name, meta in found.items() if meta is not None}
+        """The metadata of each VM that is ours, by name; VMs may come and go meanwhile."""
+        found = {}
+        for domain in self.domains():
+            with contextlib.suppress(libvirt.libvirtError):
+                meta = _metadata.find(ET.fromstring(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
+                if meta is not None:
+                    found[domain.name()] = meta
+        return found
 
     def variables(self, **more):
         """Host variables with which Ansible runs modules inside."""

@@ -68,28 +68,34 @@ def wait_for(condition, what, timeout_s=600):
         time.sleep(0.05)
 
 
-def kill_some(started, dice):
-    """Kill half of the runs, each when it has begun a random one of its tasks and a moment later; in half of them what runs on a host goes on.
+def kill_some(started, lab, dice):
+    """Kill half of the runs: some when they have begun a random one of their tasks and a moment later, some while their VM is being built.
 
-    Most tasks last a moment and leave nothing; every other victim gets as far as claiming and building: the ninth to eleventh, if nothing is in the way.
+    What runs on a host dies with the run, or goes on without it.
     """
-    victims = {run: (dice.choice((dice.randint(1, 12), dice.randint(9, 11))), dice.uniform(0, 2), dice.random() < 0.5)
-               for run in dice.sample(started, len(started) // 2)}
+    victims = {}
+    for number in dice.sample(range(len(started)), len(started) // 2):
+        victims[number] = (dice.choice((None, dice.randint(1, 12))), dice.uniform(0, 2), dice.random() < 0.5)
     reached = {}
     while victims:
-        for run, (task, moment, modules) in list(victims.items()):
-            if run.process.poll() is not None:
-                del victims[run]  # it had fewer tasks
-            elif run.output.count("\nTASK [") >= task and time.monotonic() - reached.setdefault(run, time.monotonic()) >= moment:
-                run.kill(modules)
-                del victims[run]
+        building = {name for name, meta in lab.ours() if meta.phase == "building"}
+        for number, (task, moment, modules) in list(victims.items()):
+            run = started[number]
+            if task is None:
+                due = "vm{0}".format(number) in building
+            else:
+                due = run.output.count("\nTASK [") >= task and time.monotonic() - reached.setdefault(number, time.monotonic()) >= moment
+            if due:
+                run.kill(modules or task is None)
+            if due or run.process.poll() is not None:
+                del victims[number]
         time.sleep(0.02)
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + (5 if LONG else 1)))
 def test_killed_runs_leave_nothing_that_one_more_run_does_not_mend(fleet, lab, seed):
     started = start_all(fleet, SLOW_S)
-    kill_some(started, random.Random(seed))
+    kill_some(started, lab, random.Random(seed))
     for run in started:
         run.process.wait(900)
     for run in started:
