@@ -12,6 +12,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import Dom
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._converge import Converger, Options, Outcome, undefine, write_metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
+from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import in_parallel
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import VmSpec, check_batch
 from ansible_collections.kvmfleet.core.plugins.module_utils._vm_plan import FINISH, make_plan
 
@@ -47,10 +48,11 @@ class Claims:
         with _admission.vm_locks(self.host.uri, half_deleted, self.options.lock_timeout_s), _admission.host_lock(self.host.uri):
             self.host.look()
             if not self.options.check:
-                for stale in _admission.stale_claims(list(self.host.domains.values()), self.options.claim_ttl_s):
-                    undefine(stale.handle)
-                    del self.host.domains[stale.name]
-                self.host.look()
+                stale = _admission.stale_claims(list(self.host.domains.values()), self.options.claim_ttl_s)
+                for record in stale:
+                    undefine(record.handle)
+                if stale:
+                    self.host.look()
             outcomes = [self.converger.plan_one(spec) for spec in specs]
             for outcome in outcomes:
                 if self._phase(outcome.name) == "deleting" and outcome.name not in half_deleted and not outcome.error:
@@ -90,35 +92,44 @@ class Claims:
             return False
         return record is not None and record.metadata is not None and outcome.plan.metadata.addresses != record.metadata.addresses
 
-    def commit(self, names: Sequence[str]) -> List[str]:
-        """The compare-and-set: my pending claims become C(building); returns the names of those that are no longer there."""
-        lost = []
-        with _admission.host_lock(self.host.uri):
-            for name in names:
-                record = self.host.look_at(name)
-                if not self._mine(record) or record is None or record.metadata is None or record.metadata.phase not in ("pending", "building"):
-                    lost.append(name)
-            if lost and self.options.atomic:
-                return lost
-            for name in names:
-                record = self.host.domains.get(name)
-                if name not in lost and record is not None and record.metadata is not None and record.metadata.phase == "pending":
-                    write_metadata(record.handle, dataclasses.replace(record.metadata, phase="building"))
-        return lost
+    def _commit(self, names: Sequence[str]) -> List[str]:
+        """The compare-and-set, under the host's lock and on what has just been read: my pending claims become C(building). Returns their names.
+
+        Raises FleetError C(claim_lost) where one is gone. A VM that was there before the claim is none.
+        """
+        claimed, lost = [], []
+        for name in names:
+            # What is not there, or is going, was claimed and lost.
+            if name in self.host.domains and self._phase(name) not in ("pending", "deleting"):
+                continue
+            claimed.append(name)
+            if not self._mine(self.host.domains.get(name)) or self._phase(name) != "pending":
+                lost.append(name)
+        if lost:
+            raise FleetError("The claim for {0} is gone: it took longer than claim_ttl ({1:g} s), and another run removed it".format(
+                ", ".join(lost), self.options.claim_ttl_s), "claim_lost")
+        for done, failure in in_parallel(self._to_building, claimed, workers=4):
+            if failure is not None:
+                raise failure
+        return claimed
+
+    def _to_building(self, name: str) -> None:
+        record = self.host.domains[name]
+        if record.metadata is not None:
+            record.metadata.phase = "building"
+            _metadata.store(record.root, record.metadata)
+            write_metadata(record.handle, record.metadata)
 
     def build(self, specs: Sequence[VmSpec]) -> List[Outcome]:
         """Commit, then make the VMs complete; those that existed before are converged as by step C(all)."""
-        self.host.look()
-        # What is not there, or is going, was claimed and lost.
-        claimed = [s.name for s in specs if s.name not in self.host.domains or self._phase(s.name) in ("pending", "deleting")]
+        claimed: List[str] = []
+        wanted = [s.name for s in specs if s.state != "absent"]
         if self.options.check:
-            return self.converger.run(specs)
-        with _admission.vm_locks(self.host.uri, [s.name for s in specs], self.options.lock_timeout_s):
-            lost = self.commit(claimed)
-            if lost:
-                raise FleetError("The claim for {0} is gone: it took longer than claim_ttl ({1:g} s), and another run removed it".format(
-                    ", ".join(lost), self.options.claim_ttl_s), "claim_lost")
-            outcomes = self.converger.run_locked(specs, created=set(claimed))
+            outcomes = self.converger.run(specs)
+            claimed = [name for name in wanted if self._mine(self.host.domains.get(name))]
+        else:
+            with _admission.vm_locks(self.host.uri, [s.name for s in specs], self.options.lock_timeout_s):
+                outcomes = self.converger.run_locked(specs, claimed, lambda: claimed.extend(self._commit(wanted)))
         for outcome in outcomes:
             if outcome.name in claimed and outcome.plan is not None:
                 outcome.plan.actions = [BUILD if action == FINISH else action for action in outcome.plan.actions]

@@ -125,12 +125,13 @@ class Converger:
         with _admission.vm_locks(self.host.uri, changed, self.options.lock_timeout_s):
             return self.run_locked(specs)
 
-    def run_locked(self, specs: Sequence[VmSpec], created: Collection[str] = ()) -> List[Outcome]:
+    def run_locked(self, specs: Sequence[VmSpec], created: Collection[str] = (), first: Callable[[], None] = lambda: None) -> List[Outcome]:
         """The same under the VMs' locks, which the caller holds.
 
         :param created: VMs that this run has claimed before: a failure undoes them like those that this call creates
+        :param first: called under the host's lock, after the host has been looked at and before anything is planned
         """
-        outcomes = self._admit(specs)
+        outcomes = self._admit(specs, first)
         for outcome in outcomes:
             if outcome.plan and outcome.name in created:
                 outcome.plan.made = True
@@ -218,11 +219,12 @@ class Converger:
         deletion = _deletion(outcome.plan)
         return doomed(deletion.record, deletion.spec) if deletion and deletion.record else []
 
-    def _admit(self, specs: Sequence[VmSpec]) -> List[Outcome]:
+    def _admit(self, specs: Sequence[VmSpec], first: Callable[[], None]) -> List[Outcome]:
         """Look and plan anew under the VMs' locks; what takes room is booked under the host's lock by defining it."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(_admission.host_lock(self.host.uri))
             self.host.look()
+            first()
             outcomes = self._plan(specs)
             if self._refused(outcomes):
                 return outcomes
@@ -276,7 +278,8 @@ class Converger:
             self._delete(plan)
             return
         try:
-            if plan.kind == "update" and not plan.demand:
+            # A VM that is being made is booked, and whoever finishes it writes its seed anew whatever its metadata says.
+            if plan.kind == "update" and not plan.demand and (plan.define or not plan.finish):
                 self._book(outcome)
             self._build(plan, outcome)
             self._verify(plan, outcome)
