@@ -26,10 +26,16 @@ def _specs(items: Sequence[Mapping[str, Any]], prefix: str) -> List[VmSpec]:
     return specs
 
 
-def _converge(module: AnsibleModule, conn: Any, items: Sequence[Mapping[str, Any]], prefix: str) -> List[Outcome]:
+def _surplus(host: Host, specs: Sequence[VmSpec]) -> List[str]:
+    """VMs of the sets in question that were not asked for, by name: they are left alone, and the user may want to know."""
+    sets = {(s.set, s.group, s.namespace) for s in specs if s.set}
+    asked = {s.name for s in specs}
+    return sorted(r.name for r in host.domains.values()
+                  if r.metadata is not None and (r.metadata.set, r.metadata.group, r.metadata.namespace) in sets and r.name not in asked)
+
+
+def _converge(module: AnsibleModule, host: Host, specs: Sequence[VmSpec]) -> List[Outcome]:
     params = module.params
-    specs = _specs(items, prefix)
-    host = Host(conn, params["uri"], policy_from_params(params))
     options = Options(check=module.check_mode, atomic=params.get("atomic", True), lock_timeout_s=params.get("lock_timeout", 30),
                       claim_ttl_s=params.get("claim_ttl", 60))
     step = params.get("step", "all")
@@ -40,9 +46,14 @@ def _converge(module: AnsibleModule, conn: Any, items: Sequence[Mapping[str, Any
 
 def _run(module: AnsibleModule, items: Sequence[Mapping[str, Any]], prefix: str, shape: Callable[[List[Dict[str, Any]]], Dict[str, Any]]) -> None:
     def work(conn: Any) -> Dict[str, Any]:
-        outcomes = _converge(module, conn, items, prefix)
+        specs = _specs(items, prefix)
+        host = Host(conn, module.params["uri"], policy_from_params(module.params))
+        outcomes = _converge(module, host, specs)
         vms = [result_of(outcome, module.check_mode) for outcome in outcomes]
         result: Dict[str, Any] = dict(shape(vms), changed=any(vm["changed"] for vm in vms))
+        surplus = _surplus(host, specs)
+        if surplus:
+            result["surplus"] = surplus
         if module._diff:
             result["diff"] = diff_of(outcomes)
         error = failure(outcomes)

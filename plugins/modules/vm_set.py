@@ -93,6 +93,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+surplus:
+  description: VMs of the same sets on this host that were not among O(vms), which were left alone.
+  returned: when there are any
+  type: list
+  elements: str
 vms:
   description: What came of each VM, in the order of the option.
   returned: always, unless the options could not be read

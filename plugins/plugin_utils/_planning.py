@@ -369,10 +369,7 @@ class _Planner:
         if beyond and wish.values.get("vm_scale_down"):
             self.plan.removed.extend(name for _index, name, _host in sorted(beyond, reverse=True))
         elif beyond:
-            names = [name for _index, name, _host in sorted(beyond)]
-            self.plan.notes.append("{0} of the set {1} {2}; vm_scale_down=true deletes what is beyond vm_count={3}".format(
-                ", ".join(names[:3]) + (" and {0} more".format(len(names) - 3) if len(names) > 3 else ""), label,
-                "stays" if len(names) == 1 else "stay", count))
+            self.plan.notes.append(_request.surplus_note([name for _index, name, _host in sorted(beyond)]))
 
 
 def _disk(disk: _request.DiskRequest, first: Optional[str], first_class: Optional[str]) -> Tuple[int, str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Sequence
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, human_size
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import in_variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import in_variables, surplus_note
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
 
 _COLUMNS = {"create": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
@@ -218,6 +218,9 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
     if vms or not failures(results):
         report.lines.append(_summary(context, vms))
     report.lines += _notes(context, vms) + list(context.notes) + ["{0}: {1}".format(*pair) for pair in sorted(context.silent.items())]
+    beyond = [name for result in results.values() for name in result.get("surplus") or []] if context.placement is None and context.verb == "create" else []
+    if beyond:
+        report.lines.append(surplus_note(beyond))
     if context.placement is not None:
         report.data["placement"] = context.placement
     if missing:

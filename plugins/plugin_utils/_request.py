@@ -482,6 +482,12 @@ def absent(name: str, values: Mapping[str, Any]) -> Request:
     return Request(name, item)
 
 
+def surplus_note(names: Sequence[str]) -> str:
+    """What to tell of VMs of a set that are beyond the number asked for."""
+    return "{0}{1} of the set {2}, beyond vm_count; vm_scale_down=true deletes what is beyond it".format(
+        ", ".join(names[:3]), " and {0} more".format(len(names) - 3) if len(names) > 3 else "", "stays" if len(names) == 1 else "stay")
+
+
 def image_of(values: Mapping[str, Any], catalogs: Catalogs) -> Dict[str, Any]:
     """The catalog entry of the request's image; empty without one. Raises SpecError."""
     if not values.get("vm_image"):

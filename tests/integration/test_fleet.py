@@ -186,3 +186,31 @@ def test_one_name_by_two_runs_at_once(fleet, lab, more):
             assert run.reason in ("busy", "name_in_use", "host_busy"), run.output
     assert {meta.phase for _name, meta in lab.ours()} == {"ready"}
     assert fleet.does("create_vm", **given).changed == 0
+
+
+@pytest.mark.parametrize(("given", "reason", "words"), [
+    ({"vm_vcpus": 5}, "no_capacity", ("web", "5 vcpus", "nearest miss", "kvm")), ({"vm_host": "kvm9"}, "unknown_host", ("vm_host", "kvm9", "kvm3 was meant")),
+    ({"vm_zone": "zone-x"}, "unknown_zone", ("vm_zone", "zone-x", "was meant")), ({"vm_host": "kvm1", "vm_zone": "zone-b"}, "unknown_zone", ("kvm1", "zone-b")),
+    ({"vm_affinity": "db", "vm_anti_affinity": "db"}, "contradictory_affinity", ("web", "VM db")), ({"vm_affinity": "nobody"}, "affinity", ("nobody", "nowhere")),
+    ({"vm_group": "acme", "vm_count": 3}, "quota_vms", ("acme", "2 VMs allowed", "0 used", "3 more asked")),
+    ({"vm_group": "frozen"}, "group_locked", ("vm_group", "frozen", "locked")), ({"vm_network": "pooled", "vm_ip": "198.51.100.200"}, "address_outside", ("vm_ip", "few")),
+    ({"vm_network": "pooled", "vm_count": 3}, "pool_exhausted", ("few", "2 addresses", "3 asked")), ({"vm_count": 0}, "out_of_range", ("vm_count", "0")),
+    ({"vm_host_labels": "disk=nvme"}, "label_mismatch", ("disk=nvme", "kvm1")), ({"vm_count": 4, "vm_max_per_host": 1}, "max_per_host", ("web-1", "3")),
+])
+def test_every_refusal_names_what_it_is_about(fleet, lab, given, reason, words):
+    """VM or variable, host and rule, by one message; nothing is touched."""
+    fleet.address_pool(2)
+    fleet.catalogs["kvmfleet_groups"] = {"acme": {"quota": {"vms": 2}}, "frozen": {"locked": True}}
+    fleet.room((4, 4, 4))
+    refused = fleet.refusal("create_vm", **dict(VM, vm_name="web", **given))
+    assert all(word in refused.message for word in words), refused.message
+    assert refused.reason == reason or reason == "out_of_range", refused.reason
+    assert (lab.where(), lab.files()) == ({}, [])
+
+
+def test_one_host_under_two_names(fleet, lab):
+    fleet.does("create_vm", vm_name="web", vm_host="kvm1", **VM)
+    twin = lab["kvm1"].variables(kvm_totals={"vcpus": 4, "memory": "1TiB", "disk": "1TiB"})
+    fleet.inventory({"kvm1": twin, "alias": dict(twin)})
+    refused = fleet.refusal("create_vm", vm_name="db", **VM)
+    assert refused.reason == "duplicate_host" and all(word in refused.message for word in ("alias", "kvm1", "web"))
