@@ -108,9 +108,9 @@ class Claims:
         if lost:
             raise FleetError("The claim for {0} is gone: it took longer than claim_ttl ({1:g} s), and another run removed it".format(
                 ", ".join(lost), self.options.claim_ttl_s), "claim_lost")
-        for done, failure in in_parallel(self._to_building, claimed, workers=4):
-            if failure is not None:
-                raise failure
+        failures = [failure for _done, failure in in_parallel(self._to_building, claimed, workers=4) if failure is not None]
+        if failures:
+            raise failures[0]
         return claimed
 
     def _to_building(self, name: str) -> None:

@@ -45,7 +45,8 @@ def _folders(files: Mapping[str, bytes]) -> List[_Folder]:
     folders = [_Folder("", 0)]
     paths = {"": 0}
     wanted = {"/".join(path.split("/")[:depth]) for path in files for depth in range(1, path.count("/") + 1)}
-    for path in sorted(wanted, key=lambda p: (p.count("/"), p)):
+    # By the names on the way and not by the text, in which 0.a comes before 0/a
+    for path in sorted(wanted, key=lambda p: (p.count("/"), p.split("/"))):
         parent, _slash, name = path.rpartition("/")
         folders[paths[parent]].folders[name] = paths[path] = len(folders)
         folders.append(_Folder(name, paths[parent]))

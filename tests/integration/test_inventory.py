@@ -177,6 +177,23 @@ def test_hosts_with_capacity_and_vms_with_groups(fleet, libvirtds):
     assert dump.variables["old"]["kvm_vm_managed"] is False and "ansible_host" not in dump.variables["old"]
 
 
+def test_vms_that_run(fleet, libvirtds):
+    """Machines without a disk or a NIC: they start at once and run nothing."""
+    xml = "<domain type='qemu'><name>{0}</name><memory unit='MiB'>64</memory><os><type machine='q35'>hvm</type></os><devices/></domain>"
+    started = [libvirtds[0].conn.defineXML(xml.format(name)) for name in ("runs", "waits")] + [libvirtds[1].conn.createXML(xml.format("transient"))]
+    try:
+        started[0].create()
+        started[1].create()
+        started[1].suspend()
+        dump = fleet.dump()
+        assert (dump.groups["state_running"], dump.groups["state_paused"]) == ({"runs", "transient"}, {"waits"}) and not dump.warnings
+        assert dump.variables["kvm1"]["kvm_capacity"]["domains"]["running"] == 2
+        assert dump.variables["kvm1"]["kvm_capacity"]["vcpus"]["used"] == 2
+    finally:
+        for domain in started:
+            domain.destroy()
+
+
 def test_hosts_that_hang_refuse_or_are_not_there_cost_one_deadline(fleet, libvirtds):
     define(libvirtds[0], "web")
     define(libvirtds[1], "db")

@@ -97,7 +97,8 @@ def test_who_counts_with_what(vcpus, more_vcpus, memory, more_memory, vcpus_requ
     most = (memory + more_memory, vcpus + more_vcpus)
     assert requests_of(observed) == (most[1] * 1000, most[0] + share(*most))
     ours = dataclasses.replace(observed, metadata=VmMetadata(vcpus_request_milli=vcpus_request, memory_request_mib=memory_request))
-    assert requests_of(ours) == (vcpus * 1000 if vcpus_request is None else vcpus_request, (memory if memory_request is None else memory_request) + share(memory, vcpus))
+    counted = memory if memory_request is None else memory_request
+    assert requests_of(ours) == (vcpus * 1000 if vcpus_request is None else vcpus_request, counted + share(memory, vcpus))
 
 
 def test_the_disk_of_a_pool():
