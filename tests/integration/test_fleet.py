@@ -4,7 +4,6 @@
 """The playbooks over a fleet: three KVM hosts, exact room, hosts that hang, sets that grow and shrink, and VMs that are somebody else's."""
 from __future__ import annotations
 
-import os
 import re
 import time
 
@@ -230,7 +229,7 @@ def test_one_static_address_by_two_runs_at_once(fleet, lab):
     assert late.reason == "ip_in_use" and names(lab)[0] in late.message
 
 
-@pytest.mark.skipif(not os.environ.get("KVMFLEET_LONG"), reason="waits for libvirtds that hang: KVMFLEET_LONG=1")
+@pytest.mark.long
 @pytest.mark.parametrize("task", ["Place the VMs", "Settle who has what"])
 def test_a_host_that_hangs_on_the_way(fleet, lab, task):
     """Before the claim others are taken; later the batch is undone, but for a claim on the host itself, which the next run takes away."""
