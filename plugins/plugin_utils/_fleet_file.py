@@ -244,7 +244,7 @@ def _refuse_templates(file: FleetFile, option: str, value: Any) -> None:
 
 def _vms(file: FleetFile, data: List[Any]) -> List[Dict[str, Any]]:
     options = option_file()["create"]
-    known = {name[len("vm_"):] for name in options}
+    known = {name[len("vm_"):] for name in options if name.startswith("vm_")}
     found: List[Dict[str, Any]] = []
     seen: Dict[Tuple[str, str, str], str] = {}
     for i, item in enumerate(data):

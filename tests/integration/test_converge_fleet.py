@@ -72,3 +72,21 @@ def test_faults_of_the_file(fleet, lab):
     fleet.declare()
     assert "declares no VMs" in fleet.refusal("converge_fleet", "-i", str(fleet.folder / "my.fleet.yml")).message
     assert "kvmfleet_file" in fleet.refusal("converge_fleet").message
+
+
+def test_a_frozen_inventory(fleet, lab):
+    """What AWX gives a job is what the inventory said some time ago: placement goes by what the hosts say now."""
+    fleet.declare()
+    env = fleet.command("list_vms")[1]
+    sources = ["-i", str(fleet.folder / "inventory.yml"), "-i", str(fleet.folder / "my.fleet.yml")]
+    command = [os.path.join(BIN, "ansible-inventory"), *sources, "--list", "--export"]
+    frozen = subprocess.run(command, check=True, capture_output=True, text=True, env=env, cwd=fleet.folder, timeout=120).stdout
+    (fleet.folder / "frozen.json").write_text(frozen)
+    script = fleet.folder / "inventory.yml"   # as AWX has it: a script that prints what was stored
+    script.write_text("#!/bin/sh\nexec cat {0}\n".format(fleet.folder / "frozen.json"))
+    script.chmod(0o755)
+    given = dict({"vm_" + key: value for key, value in SMALL.items()}, vm_wait="none", vm_ssh_key="none")
+    for number, name in enumerate(("a", "b", "c"), 1):
+        fleet.does("create_vm", vm_name=name, vm_vcpus=4, **{k: v for k, v in given.items() if k != "vm_vcpus"})
+        assert [len(found) for found in lab.where().values()] == [1] * number, "each fills a host, which the frozen inventory does not know"
+    assert fleet.refusal("create_vm", vm_name="d", **given).reason == "no_capacity"

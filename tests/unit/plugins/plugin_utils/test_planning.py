@@ -29,7 +29,8 @@ SHARE = qemu_overhead_mib(1024, 1, disks=1, nics=1)   # of QEMU for such a VM
 def vm(name: str, **more: Any) -> Dict[str, Any]:
     return dict({"name": name, "uuid": "uuid-" + name, "managed": True, "phase": "ready", "stopped": True, "vcpus": 1, "limit_mib": 1024,
                  "vcpus_milli": 1000,
-                 "memory_mib": 1024 + SHARE, "disks": [{"name": "root", "pool": "default", "bytes": 10 * GIB}], "macs": [], "addresses": [], "labels": {}}, **more)
+                 "memory_mib": 1024 + SHARE, "disks": [{"name": "root", "pool": "default", "bytes": 10 * GIB}], "macs": [], "addresses": [],
+                 "labels": {}}, **more)
 
 
 def state(vms: Any = (), vcpus: float = 8, memory: int = 8192, disk: int = 200 * GIB) -> Dict[str, Any]:
