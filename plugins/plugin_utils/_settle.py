@@ -15,7 +15,7 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Con
 
 # A host that refuses for one of these may be right a moment later, or another host may do.
 ELSEWHERE = ("no_capacity", "host_busy", "unsupported", "unknown_network", "network_inactive", "unknown_pool", "pool_inactive", "image_too_big",
-             "host_unreachable", "libvirt_error", "no_space")
+             "host_unreachable", "libvirt_error", "no_space", "unknown_image")
 # ... and these are about a rival on the host itself: look again.
 AGAIN = ("name_in_use", "ip_in_use", "mac_in_use", "busy", "uuid_in_use")
 

@@ -292,7 +292,7 @@ def test_one_static_address_by_two_runs(seed: int) -> None:
     assert sum(len(host.vms) for host in fleet.values()) == len(assert_safe(fleet)) == 1
 
 
-@pytest.mark.parametrize("reasons", [["no_capacity"], ["host_busy"], ["no_capacity"] * 2, ["unknown_network"]])
+@pytest.mark.parametrize("reasons", [["no_capacity"], ["host_busy"], ["no_capacity"] * 2, ["unknown_network"], ["unknown_image"]])
 def test_a_host_that_refuses_is_left_for_another(reasons: List[str]) -> None:
     """Whatever placement thought of it; the next best gets the VM."""
     clock = Clock()
