@@ -33,7 +33,8 @@ class ActionModule(ActionBase):
         })
         plan = variables.get(args["plan"]) or {}
         registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}
-        undone = [vm["name"] for work in (variables.get("vm_undo") or {}).get("work") or [] for vm in work["vms"]]
+        undo = variables.get("vm_undo") or {}
+        undone = [vm["name"] for work in undo.get("work") or [] for vm in work["vms"]] if undo.get("ticket") == plan.get("ticket") else []
         report = _report.compose(self._context(plan, undone), registered["results"], registered["waited"])
         display.display("\n".join([""] + report.lines + [""]))
         result["changed"] = False

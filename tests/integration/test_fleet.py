@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 
 import pytest
@@ -246,3 +247,18 @@ def test_a_host_that_hangs_on_the_way(fleet, lab, task):
         assert sizes(lab) == [3, 0, 3]
     again = fleet.does("create_vm", **given)
     assert len(again.vms) == 6 and len(names(lab)) == 6 and {meta.phase for _name, meta in lab.ours()} == {"ready"} and lab.residue() == []
+
+
+def test_a_batch_that_fails_on_one_host_while_it_is_built_is_undone_on_all(fleet, lab):
+    """A volume that cannot be made where the disk is full in truth: what other hosts have made by then goes again."""
+    target = lab["kvm2"].target
+    before = lab.snapshot()
+    if subprocess.run(["chattr", "+i", target], check=False).returncode:
+        pytest.skip("the file system under {0} knows no immutable folders".format(target))
+    try:
+        failed = fleet.run("create_vm", vm_name="web", vm_count=3, vm_max_per_host=1, **VM)
+    finally:
+        subprocess.run(["chattr", "-i", target], check=True)
+    assert failed.code != 0 and "kvm2" in failed.message and failed.output.count("undone") >= 2, failed.output
+    assert lab.snapshot() == before and lab.residue() == []
+    assert fleet.does("create_vm", vm_name="web", vm_count=3, vm_max_per_host=1, **VM).data["changed"] == 3
