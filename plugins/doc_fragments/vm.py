@@ -181,6 +181,11 @@ state:
 description:
   description: A text for people.
   type: str
+anti_affinity:
+  description:
+    - VMs, by name or by label as C(key=value), that must not be on the same host. Kept in the metadata for placement; this module itself places nothing.
+  type: list
+  elements: str
 labels:
   description: Labels of the VM, kept in its metadata.
   type: dict

@@ -65,6 +65,7 @@ VM_OPTIONS: Dict[str, Any] = {
     "state": {"type": "str", "choices": list(STATES), "default": "present"},
     "description": {"type": "str"},
     "labels": {"type": "dict"},
+    "anti_affinity": {"type": "list", "elements": "str"},
     "vcpus": {"type": "int"},
     "max_vcpus": {"type": "int"},
     "topology": {"type": "dict", "options": {k: {"type": "int", "default": 1} for k in ("sockets", "cores", "threads")}},

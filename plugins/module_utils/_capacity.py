@@ -93,6 +93,7 @@ class DomainRecord:
             "name": self.name, "uuid": self.uuid, "managed": meta is not None, "phase": meta.phase if meta else None, "stopped": not self.active,
             "vcpus_milli": self.vcpus_milli, "memory_mib": self.memory_mib, "disks": volumes, "macs": list(self.macs),
             "addresses": list(meta.addresses) if meta else [], "labels": dict(meta.labels) if meta else {},
+            "anti_affinity": list(meta.anti_affinity) if meta else [],
             "networks": sorted({n.source for n in seen.nics.values() if n.source}) if seen else [], "arch": seen.arch if seen else None,
             "vcpus": seen.vcpus if seen else None, "limit_mib": seen.memory_mib if seen else None}
         for key in ("group", "namespace", "set", "index", "image", "flavor", "ticket"):

@@ -68,6 +68,7 @@ class VmMetadata:
     flavor: Optional[str] = None
     key_name: Optional[str] = None
     labels: Dict[str, str] = field(default_factory=dict)
+    anti_affinity: List[str] = field(default_factory=list)
     vcpus_request_milli: Optional[int] = None
     memory_request_mib: Optional[int] = None
     addresses: List[str] = field(default_factory=list)
@@ -104,6 +105,8 @@ def to_element(meta: VmMetadata, namespaced: bool = True) -> ET.Element:
                 request.set(key, str(getattr(meta, key)))
     for name in sorted(meta.labels):
         ET.SubElement(root, prefix + "label", name=name).text = meta.labels[name]
+    for selector in meta.anti_affinity:
+        ET.SubElement(root, prefix + "anti_affinity").text = selector
     for address in meta.addresses:
         ET.SubElement(root, prefix + "address").text = address
     for option in meta.hopeless:
@@ -138,6 +141,8 @@ def from_element(root: ET.Element) -> VmMetadata:
             meta.memory_request_mib = _int(child.get("memory_request_mib"))
         elif tag == "label":
             meta.labels[child.get("name", "")] = child.text or ""
+        elif tag == "anti_affinity":
+            meta.anti_affinity.append(child.text or "")
         elif tag == "address":
             meta.addresses.append(child.text or "")
         elif tag == "hopeless":
@@ -171,6 +176,6 @@ def summary(meta: VmMetadata) -> Dict[str, Any]:
     """The metadata a user cares for, as plain data for results and diffs."""
     return {
         "group": meta.group, "namespace": meta.namespace, "set": meta.set, "index": meta.index, "image": meta.image, "flavor": meta.flavor,
-        "key_name": meta.key_name, "labels": dict(meta.labels), "vcpus_request_milli": meta.vcpus_request_milli,
+        "key_name": meta.key_name, "labels": dict(meta.labels), "anti_affinity": list(meta.anti_affinity), "vcpus_request_milli": meta.vcpus_request_milli,
         "memory_request_mib": meta.memory_request_mib, "static_addresses": list(meta.addresses),
     }

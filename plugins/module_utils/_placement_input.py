@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
-from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Access, Amount, Disk, Flavor, Group, HostCapacity, Pool, Vm
+from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Access, Amount, Disk, Flavor, Group, HostCapacity, Pool, Selector, Vm
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, parse_int, parse_mib, parse_milli, parse_size
 
 _QUOTAS = {"vms": "max_vms", "vcpus": "max_vcpus_milli", "memory": "max_memory_mib", "disk": "max_disk_bytes"}
@@ -73,12 +73,19 @@ def _pools(name: str, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     return pools
 
 
+def selector_of(text: str) -> Selector:
+    """Other VMs, by the full name of one, or by a label as C(key=value)."""
+    key, equals, value = text.partition("=")
+    return Selector(labels=((key, value),)) if equals else Selector(vm=text)
+
+
 def vm_of(fact: Mapping[str, Any]) -> Vm:
     """A VM that exists: C(name), C(vcpus_milli), C(memory_mib), C(disks) with C(pool) and C(bytes), C(group), C(namespace), C(labels), C(set)..."""
     disks = tuple(Disk(int(disk["bytes"]), str(disk.get("storage_class") or ""), str(disk.get("pool") or "")) for disk in fact.get("disks") or ())
     return Vm(str(fact["name"]), int(fact.get("vcpus_milli") or 0), int(fact.get("memory_mib") or 0), disks, str(fact.get("group") or ""),
               str(fact.get("namespace") or ""), dict(fact.get("labels") or {}), str(fact.get("set") or ""), bool(fact.get("stopped")),
-              str(fact.get("arch") or ""), tuple(str(network) for network in fact.get("networks") or ()))
+              str(fact.get("arch") or ""), tuple(str(network) for network in fact.get("networks") or ()),
+              tuple(selector_of(str(text)) for text in fact.get("anti_affinity") or ()))
 
 
 def host_of(name: str, facts: Optional[Mapping[str, Any]], settings: Mapping[str, Any], vms: Sequence[Mapping[str, Any]] = (),

@@ -228,6 +228,13 @@ def check_gateway(option: str, value: Any, addresses: Sequence[str]) -> str:
     return str(gateway)
 
 
+def check_selector(option: str, value: Any) -> str:
+    """What other VMs are meant by: the name of one, or a label as C(key=value)."""
+    if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._/-]*(=[^=]*)?$", str(value)):
+        raise SpecError(option, value, "is neither the name of a VM nor a label", "Write web1, or tier=front")
+    return str(value)
+
+
 def check_labels(option: str, value: Optional[Mapping[str, Any]]) -> Dict[str, str]:
     """Labels: short string keys and string values."""
     labels = {}
@@ -339,6 +346,7 @@ class VmSpec:
     uuid: Optional[str] = None
     description: Optional[str] = None
     labels: Optional[Dict[str, str]] = None
+    anti_affinity: Optional[List[str]] = None
     group: Optional[str] = None
     namespace: Optional[str] = None
     set: Optional[str] = None
@@ -548,6 +556,8 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
         spec.uuid = check_uuid("uuid", params["uuid"])
     if params.get("labels") is not None:
         spec.labels = check_labels("labels", params["labels"])
+    if params.get("anti_affinity") is not None:
+        spec.anti_affinity = [check_selector("anti_affinity", text) for text in params["anti_affinity"]]
     for key in ("description", "image", "flavor", "key_name"):
         check_printable(key, getattr(spec, key))
     for key in ("group", "namespace", "set"):

@@ -224,6 +224,8 @@ class _Planner:
                 setattr(self.meta, key, value)
         if self.spec.labels is not None:
             self.meta.labels = dict(self.spec.labels)
+        if self.spec.anti_affinity is not None:
+            self.meta.anti_affinity = list(self.spec.anti_affinity)
 
     def _nics(self) -> None:
         if self.spec.nics is None:
@@ -483,7 +485,8 @@ class _Planner:
 
 
 def _copy_metadata(meta: VmMetadata) -> VmMetadata:
-    return dataclasses.replace(meta, labels=dict(meta.labels), addresses=list(meta.addresses), volumes=[dataclasses.replace(v) for v in meta.volumes])
+    return dataclasses.replace(meta, labels=dict(meta.labels), anti_affinity=list(meta.anti_affinity), addresses=list(meta.addresses),
+                               volumes=[dataclasses.replace(v) for v in meta.volumes])
 
 
 def _facts(vm: ObservedVm) -> Dict[str, Any]:

@@ -152,14 +152,7 @@ def check_distinct(states: Mapping[str, State]) -> None:
 
 
 def _selectors(texts: Sequence[str], values: Mapping[str, Any]) -> Tuple[Selector, ...]:
-    made = []
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if equals:
-            made.append(Selector(labels=((key, value),)))
-        else:
-            made.append(Selector(vm=text if "." in text else _request.full_name(values, text)))
-    return tuple(made)
+    return tuple(_placement_input.selector_of(text) for text in _request.full_selectors(values, texts))
 
 
 class _Planner:

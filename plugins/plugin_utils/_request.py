@@ -16,8 +16,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from ansible_collections.kvmfleet.core.plugins.module_utils._images import image_volume_name
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import SEED_OPTIONS, seed_from_params
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import (
-    GIB, SpecError, VmSpec, check_address, check_batch, check_domain_name, check_gateway, check_interface, check_label, format_size, parse_int, parse_mib,
-    parse_size, vm_from_params)
+    GIB, SpecError, VmSpec, check_address, check_batch, check_domain_name, check_gateway, check_interface, check_label, check_selector, format_size,
+    parse_int, parse_mib, parse_size, vm_from_params)
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host, check_allowed, cidrs_of
@@ -102,6 +102,11 @@ def full_name(values: Mapping[str, Any], label: str) -> str:
     if not values.get("vm_group"):
         return label
     return "{0}.{1}.{2}".format(label, values.get("vm_namespace") or DEFAULT_NAMESPACE, values["vm_group"])
+
+
+def full_selectors(values: Mapping[str, Any], texts: Sequence[str]) -> List[str]:
+    """Names of VMs and labels, with the names as they are called in the whole fleet."""
+    return [text if "=" in text or "." in text else full_name(values, text) for text in texts]
 
 
 def domain_names(values: Mapping[str, Any], label: str) -> List[Tuple[str, str, Optional[int]]]:
@@ -423,10 +428,7 @@ def constraints(values: Mapping[str, Any]) -> Constraints:
                        values.get("vm_reserve_failures") or 0, {str(k): str(v) for k, v in (values.get("vm_host_labels") or {}).items()},
                        values.get("vm_max_per_host") or 0)
     for key in ("affinity", "anti_affinity", "soft_affinity", "soft_anti_affinity"):
-        setattr(made, key, [str(item) for item in values.get("vm_" + key) or []])
-        for item in getattr(made, key):
-            if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._/-]*(=[^=]*)?$", item):
-                raise _fail("vm_" + key, item, "is neither the name of a VM nor a label", "Write web1, or tier=front")
+        setattr(made, key, [check_selector("vm_" + key, item) for item in values.get("vm_" + key) or []])
     return made
 
 
@@ -522,7 +524,7 @@ def build(values: Mapping[str, Any], catalogs: Catalogs, hosts: Sequence[Host], 
     common.update(_domain_options(values, image))
     for key, value in (("group", values.get("vm_group")), ("namespace", values.get("vm_group") and (values.get("vm_namespace") or DEFAULT_NAMESPACE)),
                        ("image", values.get("vm_image")), ("flavor", values.get("vm_flavor")), ("key_name", keys.name), ("labels", values.get("vm_labels")),
-                       ("virt_type", values.get("vm_virt_type"))):
+                       ("virt_type", values.get("vm_virt_type")), ("anti_affinity", full_selectors(values, values.get("vm_anti_affinity") or []))):
         if value:
             common[key] = value
     requests = []

@@ -172,6 +172,11 @@ def test_affinity_by_name_is_within_the_group() -> None:
     assert plan(states, vm_group="acme", vm_affinity="db").placement.hosts == {"web.default.acme": "kvm1"}
     assert plan(states, vm_group="acme", vm_anti_affinity="db").placement.hosts == {"web.default.acme": "kvm2"}
     assert plan(states, vm_group="acme", vm_anti_affinity="db", vm_affinity="db").placement.code == "contradictory_affinity"
+    states["kvm2"]["vms"].append(vm("shy", anti_affinity=["web.default.acme"]))
+    assert plan(states, vm_group="acme", vm_strategy="most_free_cpu").placement.hosts == {"web.default.acme": "kvm1"}, "whoever came first may have the rule"
+    states["kvm2"]["vms"].pop()
+    kept = next(iter(plan(states, vm_group="acme", vm_anti_affinity="db,tier=db").items.values()))[0]
+    assert kept["anti_affinity"] == ["db.default.acme", "tier=db"]
     assert plan(states, vm_count=3, vm_max_per_host=1).placement.code == "max_per_host"
 
 
