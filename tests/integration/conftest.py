@@ -15,7 +15,7 @@ import libvirt
 import pytest
 
 from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import Lab, PrivateLibvirt
-from ansible_collections.kvmfleet.core.tests.integration.places import IMAGE, MODULES, PLENTY, Place, run  # noqa: F401
+from ansible_collections.kvmfleet.core.tests.integration.places import Place, run
 
 URI = "qemu:///system"
 

@@ -13,7 +13,7 @@ import sys
 import pytest
 import yaml
 
-from ansible_collections.kvmfleet.core.tests.integration.conftest import IMAGE, MODULES, PLENTY
+from ansible_collections.kvmfleet.core.tests.integration.places import IMAGE, MODULES, PLENTY
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA me@laptop"

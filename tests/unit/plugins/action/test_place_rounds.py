@@ -134,10 +134,10 @@ class Action(place.ActionModule):
 class Run:
     """One ansible-playbook: a generator that yields wherever another run can come in between."""
 
-    def __init__(self, fleet: Mapping[str, FakeHost], ticket: str, catalogs: Mapping[str, Any] = CATALOGS, **given: Any) -> None:
+    def __init__(self, fleet: Mapping[str, FakeHost], ticket: str, catalogs: Optional[Mapping[str, Any]] = None, **given: Any) -> None:
         self.fleet, self.ticket = fleet, ticket
         values = _variables.read("create", dict({"vm_vcpus": 1, "vm_memory": "64MiB", "vm_state": "stopped", "vm_seed_format": "nocloud"}, **given))
-        self.action = Action([Host(name) for name in sorted(fleet)], values, catalogs)
+        self.action = Action([Host(name) for name in sorted(fleet)], values, catalogs or CATALOGS)
         self.outcome = "running"
         self.reason: Optional[str] = None
 
