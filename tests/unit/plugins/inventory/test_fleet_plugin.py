@@ -33,6 +33,12 @@ def vm(name: str, address: str = "192.168.122.5", **more: Any) -> Dict[str, Any]
                  "found_addresses": [{"address": address, "mac": "m", "family": "ipv4"}]}, **more)
 
 
+@pytest.fixture(autouse=True)
+def host_keys_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is by default, and not in ansible-test."""
+    monkeypatch.setattr(plugin.C, "HOST_KEY_CHECKING", True)
+
+
 class Fleet:
     """A fleet file in a folder, and what its hosts say."""
 
