@@ -253,6 +253,7 @@ class Plan:
         return {decision.name: decision.host for decision in self.decisions if decision.host}
 
     def as_result(self) -> Dict[str, Any]:
-        """As data, for a module's or a playbook's result."""
+        """As data, for a module's or a playbook's result. For a large batch, refused hosts are counted by reason and not listed for each VM."""
+        most_refusals = 20 if len(self.decisions) <= 10 else 0
         return {"ok": self.ok, "strategy": self.strategy, "code": self.code, "message": self.message, "warnings": list(self.warnings),
-                "vms": [decision.as_result() for decision in self.decisions]}
+                "vms": [decision.as_result(most_refusals) for decision in self.decisions]}

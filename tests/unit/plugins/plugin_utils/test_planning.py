@@ -208,5 +208,8 @@ def test_the_plan_is_told_with_its_reasons() -> None:
     shown = "\n".join(_placement_report.lines(plan(states, vm_count=2).placement, {"kvm3": "no route"}))
     for words in ("Placement (spread)", "web-1", "kvm1", "Not considered for web-1, web-2", "no_vcpus", "kvm2", "unreachable", "kvm3: no route"):
         assert words in shown, shown
+    full = {"kvm1": state(vcpus=50, memory=1 << 16, disk=1 << 43), "kvm2": state(vcpus=0)}
+    few, many_vms = (plan(full, vm_count=count).placement.as_result()["vms"] for count in (2, 20))
+    assert [r["host"] for r in few[0]["refused"]] == ["kvm2"] and many_vms[0]["refused"] == [] and many_vms[0]["reasons"] == {"no_vcpus": 1}
     many = {"kvm{0}".format(i): state(vcpus=0) for i in range(30)}
     assert "30 hosts: no_vcpus" in "\n".join(_placement_report.lines(plan(many).placement, {}))
