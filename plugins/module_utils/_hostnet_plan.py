@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import (
     SYSTEMS,
@@ -232,10 +232,25 @@ def moved_links(networks: Sequence[Network]) -> Dict[str, Network]:
     return moved
 
 
+def _made(networks: Sequence[Network]) -> Dict[str, Network]:
+    """Every device whose addresses the plan decides on, with its network: moved links, bridges, and what is between the two."""
+    made = dict(moved_links(networks))
+    for network in networks:
+        made[network.bridge] = network
+        if network.switch:
+            made.setdefault(network.switch, network)
+        if network.bond:
+            made[network.bond.name] = network
+        if network.type == "vlan":
+            made[vlan_name(network)] = network
+        if network.type == "vxlan":
+            made[vxlan_name(network)] = network
+    return made
+
+
 def _staying(networks: Sequence[Network], observed: Mapping[str, Link]) -> List[Link]:
     """The observed links whose addresses remain as they are."""
-    made: Set[str] = set(moved_links(networks)) | {n.bridge for n in networks} | {n.switch for n in networks if n.switch}
-    made |= {n.bond.name for n in networks if n.bond}
+    made = _made(networks)
     return [link for link in observed.values() if link.name not in made]
 
 
@@ -274,12 +289,11 @@ def _check_subnets(networks: Sequence[Network], observed: Mapping[str, Link]) ->
 
 def _check_management(networks: Sequence[Network], observed: Mapping[str, Link]) -> None:
     """The link by which the host is reached keeps its address and its way out, wherever they move to."""
-    moved = moved_links(networks)
-    own = {n.bridge: n for n in networks}
+    made = _made(networks)
     for link in observed.values():
         if not link.management:
             continue
-        network = moved.get(link.name) or own.get(link.name)
+        network = made.get(link.name)
         if network is None:
             continue
         remedy = "or set host_network_allow_management_change: true if the host is to be reached in another way from then on"
@@ -295,7 +309,7 @@ def _check_management(networks: Sequence[Network], observed: Mapping[str, Link])
             version = ipaddress.ip_address(gateway).version
             kept = getattr(network, "gateway{0}".format(version))
             by_dhcp = getattr(network, "dhcp{0}".format(version)) and network.dhcp_routes
-            if kept != gateway and not by_dhcp and not (version == 6 and ipaddress.ip_address(gateway).is_link_local and not kept):
+            if kept != gateway and not by_dhcp:
                 raise SpecError(_where(networks, network, "gateway{0}".format(version)), kept or None,
                                 "the host is reached by way of {0} on {1}, and would not have that route any more".format(gateway, link.name),
                                 "Write gateway{0}: {1} (or use DHCP), {2}".format(version, gateway, remedy), "would_cut_off")
