@@ -10,7 +10,7 @@ packages_of() {
         # what linters and unit tests call
         check) packages_of build; echo shellcheck openssh-client genisoimage ;;
         # to be a KVM host and a control node
-        run) echo qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-clients python3-libvirt dnsmasq-base ovmf swtpm \
+        run) echo qemu-system-x86 qemu-utils libvirt-daemon-system libvirt-clients python3-libvirt dnsmasq-base ovmf swtpm swtpm-tools \
                   openssh-client iproute2 ;;
         # to build a base image out of Debian's packages
         image) echo mmdebstrap debian-archive-keyring e2fsprogs fdisk grub-common grub-pc-bin grub-efi-amd64-bin dosfstools mtools qemu-utils ;;

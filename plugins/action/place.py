@@ -8,7 +8,7 @@ import copy
 import random
 import secrets
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible.utils.display import Display
 
@@ -17,13 +17,17 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model imp
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _placement_report, _request, _settle
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Context, FleetPlan, State, Wish, holders, plan_requests
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import (
+    Context, FleetPlan, State, Wish, holders, plan_requests, still_holds, without_claims)
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import user_message
 
 display = Display()
 
 STEPS = ("plan", "settle", "undo")
 _PATIENCE_S = 60.0   # beyond the time after which a crashed run's claim may be removed
+_MOST_TTL_S = 600.0
+_MOST_ROUNDS = 100   # each is an included file within the one before
+_SILENCES = 1        # readings in a row that a host may miss while it may hold the addresses in question
 _PAUSE_S = 0.5       # before one looks again, where nothing can be done but wait for another run
 
 
@@ -46,8 +50,11 @@ class ActionModule(FleetAction):
         try:
             result.update({"plan": self._first, "settle": self._after_claims, "undo": self._undo}[args["step"]](plan))
         except SpecError as exc:
-            result.update(failed=True, msg=str(exc), reason=exc.code)
-        if plan.get("secret"):
+            if args["step"] == "settle":
+                result.update(self._give_up(plan, {}, str(exc), exc.code))  # what is claimed already is taken back first
+            else:
+                result.update(failed=True, msg=str(exc), reason=exc.code)
+        if plan.get("secret") and not result.get("failed"):
             result["_ansible_no_log"] = True
         result["changed"] = False
         return result
@@ -56,8 +63,13 @@ class ActionModule(FleetAction):
 
     def _states(self, names: Sequence[str], later: Optional[str] = None) -> Dict[str, State]:
         """What each host said; with C(later) brought up to date by what it has said since."""
+        # A host that has left the play, or was never in it, may have said something in an earlier play or round.
+        there = set(self._vars.get("ansible_play_hosts") or [])
         states: Dict[str, State] = {}
         for name in names:
+            if name not in there:
+                states[name] = None
+                continue
             first = self.registered(name, self.args["capacity"])
             now = self.registered(name, later) if later else first
             states[name] = dict(first, **now) if "vcpus" in now else None
@@ -86,19 +98,45 @@ class ActionModule(FleetAction):
         # One random value per run, the same for all its VMs: ordered by VM, two batches could withdraw from each other for ever.
         plan["ticket"] = secrets.token_hex(8)
         context = Context(plan["ticket"], plan["claim_ttl"])
-        made = plan_requests(wishes, self._catalogs, self._all_hosts, states, context)
+        made = self._made(wishes, states, context)
         self._tell(made, silent)
         if not made.placement.ok:
-            return dict(plan, failed=True, msg=made.placement.message, reason=_code(made.placement), placement=made.placement.as_result())
-        plan.update(silent=silent, notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
+            return {"failed": True, "msg": made.placement.message, "reason": _code(made.placement), "placement": made.placement.as_result()}
+        plan.update(silent=silent, silent_first=silent, unseen=all(w.values.get("vm_allow_unreachable") for w in wishes))
+        plan.update(notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
                     surplus=[name for name in made.surplus if name not in made.removed])
         if self._task.check_mode or not (made.fresh or made.waiting or made.sweep):
             plan["notes"] += ["{0}; a real run would wait for it".format(why) for why in made.waiting.values()]
             del plan["ticket"]
             return self._ready(plan, made, wishes, "all")
         plan["waiting"] = sorted(made.waiting)
-        plan["race"] = {"round": 1, "began": time.time(), "avoid": {}, "lost": {}, "refusals": {}}
+        plan["race"] = {"round": 1, "began": time.time(), "avoid": {}, "lost": {}, "refusals": {}, "codes": []}
         return self._claim(plan, made, wishes, [] if made.yields else list(made.items))
+
+    def _made(self, wishes: Sequence[Wish], states: Mapping[str, State], context: Context) -> FleetPlan:
+        """The plan; where it fails only because of claims of others, which may yet be given up, one that says to wait for them. Raises SpecError."""
+        fault: Optional[SpecError] = None
+        made: Optional[FleetPlan] = None
+        try:
+            made = plan_requests(wishes, self._catalogs, self._all_hosts, states, context)
+        except SpecError as exc:
+            fault = exc
+        if made is not None and made.placement.ok:
+            return made
+        left, rivals = without_claims(states, context)
+        if rivals:
+            try:
+                without = plan_requests(wishes, self._catalogs, self._all_hosts, left, context)
+            except SpecError:
+                without = None
+            if without is not None and without.placement.ok:
+                why = "room, addresses or a quota are claimed by other runs ({0})".format(", ".join(sorted({str(vm["name"]) for vm in rivals})[:3]))
+                return FleetPlan(placement=without.placement, waiting=dict.fromkeys(without.placement.hosts, why), sweep=without.sweep,
+                                 yields=any(str(vm.get("ticket") or "") < str(context.ticket) for vm in rivals), notes=without.notes)
+        if fault is not None:
+            raise fault
+        assert made is not None
+        return made
 
     def _tell(self, made: FleetPlan, silent: Mapping[str, str]) -> None:
         """Where it goes and why: in check mode and with C(--diff), and where it goes nowhere."""
@@ -107,7 +145,9 @@ class ActionModule(FleetAction):
 
     def _ready(self, plan: Dict[str, Any], made: FleetPlan, wishes: Sequence[Wish], step: str) -> Dict[str, Any]:
         waits = {r.name for w in wishes for r in w.requests if _request.default_wait(w.values) != "none"}
-        plan.update(vms=made.items, step=step, next="build", claims=step == "build", fresh=made.fresh, claim_hosts={}, withdraw={}, fetch_now={}, waits={
+        claimed = {host: sorted(name for name, where in made.fresh.items() if where == host) for host in set(made.fresh.values())}
+        plan.update(vms=made.items, claimed=claimed, step=step, next="build", claims=step == "build", fresh=made.fresh)
+        plan.update(claim_hosts={}, withdraw={}, fetch_now={}, waits={
             host: [item["name"] for item in items if item["name"] in waits and item.get("state") != "absent"] for host, items in made.items.items()})
         return plan
 
@@ -121,7 +161,9 @@ class ActionModule(FleetAction):
             plan["fresh"] = {}
         plan["claim_hosts"] = {host: [i for i in made.items.get(host, []) if i.get("state") != "absent"] if host in hosts else []
                                for host in sorted(set(hosts) | set(made.sweep))}
-        plan["drawn"] = self._drawn(made, wishes)
+        # A claim keeps its first address until the host has taken the next one.
+        drawn = plan.get("drawn") or {}
+        plan["drawn"] = dict(drawn, **{name: sorted(set(drawn.get(name, []) + addresses)) for name, addresses in self._drawn(made, wishes).items()})
         return plan
 
     @staticmethod
@@ -138,19 +180,25 @@ class ActionModule(FleetAction):
         context = Context(ticket, plan["claim_ttl"], race["avoid"], race["lost"])
         states = self._states([host.name for host in self._all_hosts], self.args["seen"])
         refused = self._refused(plan, context)
-        mine = {str(vm["name"]): host for host, vm in holders(states) if vm.get("ticket") == ticket and vm.get("phase") == "pending"}
+        mine, misplaced = self._mine(plan, states, ticket)
         held = dict({name: host for name, host in plan["fresh"].items() if host not in refused.avoid_hosts}, **mine)
         macs = {r.name: [str(nic.item["mac"]).lower() for nic in r.nics or [] if nic.item.get("mac")] for w in wishes for r in w.requests}
         verdict = _settle.settle(held, states, context, plan["drawn"], macs)
-        plan["race"]["round"] += 1
+        race["round"] += 1
+        race["began"] = race["began"] or time.time()
         if refused.fatal or verdict.fatal:
             return self._give_up(plan, mine, refused.fatal or verdict.fatal or "", refused.reason or verdict.reason or "failed")
+        self._look_at_rules(plan, wishes, states, context, mine, verdict)
+        silent = self._newly_silent(plan, states, mine)
         waiting = set(plan.get("waiting") or [])
-        if verdict.decided and not refused.hosts and not waiting:
+        if verdict.decided and not refused.hosts and not waiting and not misplaced and not silent:
             return dict(plan, next="build", claim_hosts={}, withdraw={}, fetch_now={})
-        if time.time() - race["began"] > plan["claim_ttl"] + _PATIENCE_S:
-            why = list(verdict.wait.values()) + list(verdict.withdraw.values()) + list(refused.words.values()) + ["another run is in the way"]
-            return self._give_up(plan, mine, "gave up after {0} rounds: {1}".format(race["round"], why[0]), refused.reason or "busy")
+        race["silent"] = race.get("silent", 0) + 1 if silent else 0
+        late = time.time() - race["began"] > min(plan["claim_ttl"], _MOST_TTL_S) + _PATIENCE_S or race["round"] > _MOST_ROUNDS
+        if late or race["silent"] > _SILENCES:
+            why = silent + list(verdict.wait.values()) + list(verdict.withdraw.values()) + list(refused.words.values()) + ["another run is in the way"]
+            return self._give_up(plan, mine, "gave up after {0} rounds: {1}".format(race["round"], why[0]), "host_unreachable" if silent else
+                                 refused.reason or "busy")
         for name, addresses in verdict.lost.items():
             race["lost"].setdefault(name, []).extend(addresses)
         for name, hosts in verdict.avoid.items():
@@ -158,33 +206,74 @@ class ActionModule(FleetAction):
                 race["refusals"][name + " " + host] = race["refusals"].get(name + " " + host, 0) + 1
                 if race["refusals"][name + " " + host] > 1:
                     race["avoid"].setdefault(name, {})[host] = words
-        return self._again(plan, wishes, states, context, mine, verdict, refused)
+        return self._again(plan, wishes, states, context, mine, verdict, refused, misplaced)
+
+    @staticmethod
+    def _mine(plan: Mapping[str, Any], states: Mapping[str, State], ticket: str) -> Tuple[Dict[str, str], List[Tuple[str, str]]]:
+        """The claims of this run that are where they are wanted, and those that are elsewhere: left on a host that did not answer for a while."""
+        found = [(str(vm["name"]), host) for host, vm in holders(states) if vm.get("ticket") == ticket and vm.get("phase") == "pending"]
+        return {n: host for n, host in found if plan["fresh"].get(n, host) == host}, [(n, host) for n, host in found if plan["fresh"].get(n, host) != host]
+
+    def _newly_silent(self, plan: Dict[str, Any], states: Mapping[str, State], mine: Mapping[str, str]) -> List[str]:
+        """Hosts that answered first and did not now. A VM of the same name there would not be seen; for addresses that is too little to go on."""
+        silent = sorted(host for host in plan["reachable"] if states[host] is None)
+        plan["silent"] = dict(plan["silent_first"])
+        for host in silent:
+            plan["silent"][host] = " ".join(str(self.registered(host, self.args["seen"]).get("msg") or "no answer").split())
+        note = "{0} did not answer any more after the claims: a VM of the same name there would not have been seen".format(", ".join(silent))
+        plan["notes"] = [n for n in plan["notes"] if "did not answer any more" not in n] + ([note] if silent else [])
+        addressed = any(vm.get("addresses") for _host, vm in holders(states) if vm.get("ticket") == plan["ticket"] and str(vm["name"]) in mine)
+        return ["{0} does not answer, and may have the addresses of these VMs".format(host) for host in silent] if addressed and not plan["unseen"] else []
+
+    def _look_at_rules(self, plan: Mapping[str, Any], wishes: Sequence[Wish], states: Mapping[str, State], context: Context, mine: Mapping[str, str],
+                       verdict: _settle.Verdict) -> None:
+        """Whether what no single host can judge (quotas, VMs per host, rules of nearness) still holds with what others have claimed meanwhile."""
+        if not mine:
+            return
+        broken = still_holds(wishes, self._catalogs, self._all_hosts, states, context, plan["fresh"], larger=False)
+        if broken:
+            verdict.withdraw.update(dict.fromkeys(mine, broken))
+            return
+        broken = still_holds(wishes, self._catalogs, self._all_hosts, states, context, plan["fresh"], larger=True)
+        if broken:
+            for name in mine:
+                verdict.wait.setdefault(name, broken)
 
     def _again(self, plan: Dict[str, Any], wishes: Sequence[Wish], states: Dict[str, State], context: Context, mine: Dict[str, str],
-               verdict: _settle.Verdict, refused: "_Refused") -> Dict[str, Any]:
+               verdict: _settle.Verdict, refused: "_Refused", misplaced: Sequence[Tuple[str, str]]) -> Dict[str, Any]:
         """The next round: withdraw what is lost, fetch images that are missing, plan anew from what the hosts have just said."""
+        race = plan["race"]
         # Fetching takes longer than a claim is good for.
         going = set(mine) if refused.fetch else set(verdict.withdraw)
         withdraw: Dict[str, List[str]] = {}
         for name in sorted(going & set(mine)):
             withdraw.setdefault(mine[name], []).append(name)
+        for name, host in misplaced:
+            withdraw.setdefault(host, []).append(name)
         for host, names in withdraw.items():
             state = states[host]
             if state is not None:
                 states[host] = dict(state, vms=[vm for vm in state["vms"] if vm["name"] not in names or vm.get("ticket") != context.ticket])
-        try:
-            made = plan_requests(wishes, self._catalogs, self._all_hosts, states, context)
-        except SpecError as exc:
-            return self._give_up(plan, mine, str(exc), exc.code)
+        made = self._made(wishes, states, context)
         if not made.placement.ok:
-            return self._give_up(plan, mine, made.placement.message, _code(made.placement), made)
+            return self._give_up(plan, mine, made.placement.message, _code(made.placement, race["codes"]), made)
         news = {host for name, host in made.fresh.items() if name not in mine or name in going or name in verdict.lost}
+        for name, old in plan["fresh"].items():
+            if states.get(old) is None and made.fresh.get(name) != old:
+                withdraw.setdefault(old, []).append(name)  # it may be there, on a host that does not say
+        # A claim that is held for long is made young again, or others would take it for one of a run that is gone.
+        ages = {str(vm["name"]): vm.get("claim_age_s") or 0 for _host, vm in holders(states) if vm.get("ticket") == context.ticket}
+        news |= {host for name, host in mine.items() if name not in going and ages.get(name, 0) > plan["claim_ttl"] / 3}
         if made.yields:
             news = set()
-            withdraw = {host: sorted(name for name, where in mine.items() if where == host) for host in mine.values()}
+            for name, host in mine.items():
+                if name not in withdraw.get(host, []):
+                    withdraw.setdefault(host, []).append(name)
         self._claim(plan, made, wishes, sorted(news))
         plan.update(waiting=sorted(made.waiting), notes=made.notes, placement=made.placement.as_result(), fetch_now=refused.fetch,
                     withdraw={host: [{"name": name} for name in names] for host, names in withdraw.items()})
+        if refused.fetch:
+            plan["race"]["began"] = 0  # it may take as long as it takes
         if not news and not withdraw:
             time.sleep(_PAUSE_S * (1 + random.random()))
         return plan
@@ -208,6 +297,7 @@ class ActionModule(FleetAction):
                 race["refusals"]["image " + host] = 1
             elif reason in _settle.ELSEWHERE:
                 refused.avoid_hosts.append(host)
+                race["codes"].append(reason)
                 for item in items:
                     key = "{0} {1}".format(item["name"], host)
                     race["refusals"][key] = race["refusals"].get(key, 0) + 1
@@ -229,9 +319,10 @@ class ActionModule(FleetAction):
             self._tell(made, plan.get("silent") or {})
             plan["placement"] = made.placement.as_result()
         withdraw: Dict[str, List[Dict[str, Any]]] = {}
-        for name, host in mine.items():
+        # Also where it is not known whether there is a claim; if a host does not answer, it runs out there.
+        wanted = set(mine.items()) | set(plan["fresh"].items()) | {(item["name"], host) for host, items in plan["claim_hosts"].items() for item in items}
+        for name, host in sorted(wanted):
             withdraw.setdefault(host, []).append({"name": name})
-        # A host that does not answer may hold a claim too; it runs out there.
         plan.update(next="failed", failure={"msg": why, "reason": reason}, withdraw=withdraw, vms={}, waits={}, claim_hosts={}, fetch_now={}, wait="none")
         return plan
 
@@ -245,18 +336,23 @@ class ActionModule(FleetAction):
             names = [i["name"] for i in items if plan["fresh"].get(i["name"]) == host]
             if not names or result.get("unreachable"):
                 continue
-            if result.get("reason"):
+            if result.get("reason") or "vms" not in result:
                 work.append({"host": host, "step": "withdraw", "vms": [{"name": name} for name in names]})
                 continue
-            made = {vm["name"]: vm.get("uuid") for vm in result.get("vms") or []}
+            made = {vm["name"]: vm.get("uuid") for vm in result["vms"] if vm.get("created")}
             # With its UUID, so that nothing goes but what this run has made.
             work.append({"host": host, "step": "all", "vms": [{"name": n, "uuid": made[n], "state": "absent"} for n in names if made.get(n)]})
         return {"work": work, "ticket": plan["ticket"], "options": plan["options"]}
 
 
-def _code(placement: Plan) -> str:
-    """The reason of a refusal as users know it: which resource is short is in the words."""
-    return "no_capacity" if placement.code in CAPACITY_CODES else placement.code
+def _code(placement: Plan, refusals: Sequence[str] = ()) -> str:
+    """The reason of a refusal as users know it: which resource is short is in the words, and what the hosts said is their reason.
+
+    :param refusals: the hosts' own reasons in this run
+    """
+    if placement.code in CAPACITY_CODES or (placement.code == "refused_by_host" and "no_capacity" in refusals):
+        return "no_capacity"
+    return refusals[-1] if placement.code == "refused_by_host" and refusals else placement.code
 
 
 class _Refused:

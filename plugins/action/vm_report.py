@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -33,9 +33,11 @@ class ActionModule(ActionBase):
         })
         plan = variables.get(args["plan"]) or {}
         registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}
+        if plan.get("wait", "none") == "none" or self._task.check_mode:
+            registered["waited"] = {}  # of an earlier request in the same run
         undo = variables.get("vm_undo") or {}
-        undone = [vm["name"] for work in undo.get("work") or [] for vm in work["vms"]] if undo.get("ticket") == plan.get("ticket") else []
-        report = _report.compose(self._context(plan, undone), registered["results"], registered["waited"])
+        undone, left = self._undone(variables) if undo.get("work") and undo.get("ticket") == plan.get("ticket") else ([], [])
+        report = _report.compose(self._context(dict(plan, notes=list(plan.get("notes") or []) + left), undone), registered["results"], registered["waited"])
         display.display("\n".join([""] + report.lines + [""]))
         result["changed"] = False
         # As ansible.builtin.set_stats does it; without one more task.
@@ -54,6 +56,21 @@ class ActionModule(ActionBase):
             if isinstance(value, Mapping) and not value.get("skipped"):
                 found[str(host)] = value
         return found
+
+    @staticmethod
+    def _undone(variables: Mapping[str, Any]) -> Tuple[List[str], List[str]]:
+        """The VMs that were taken back, and a sentence for those of each host that could not be."""
+        undone: List[str] = []
+        left = []
+        for result in (variables.get("vm_undone") or {}).get("results") or []:
+            work = result["vm_undo_work"]
+            names = [vm["name"] for vm in work["vms"]]
+            if "vms" in result and not result.get("reason"):
+                undone += names
+            else:
+                left.append("{0} on {1} could not be taken back: {2}. Delete {3} when that is mended".format(
+                    _report.who(names), work["host"], _report.user_message(result), "it" if len(names) == 1 else "them"))
+        return undone, left
 
     def _context(self, plan: Mapping[str, Any], undone: List[str]) -> _report.Context:
         key = plan.get("key") or {}

@@ -44,6 +44,11 @@ class ActionModule(FleetAction):
                             "Nothing was done. Repair the host, or leave it out with --limit", "host_unreachable")
         return list(looked["vms"])
 
+    def _uuid(self, variable: Optional[str], host: str, name: str) -> Dict[str, str]:
+        """The UUID of a VM that was looked up: one that is made anew under the name meanwhile is another VM, which nobody has confirmed."""
+        looked = self._found(variable, host) if variable else []
+        return next(({"uuid": str(vm["uuid"])} for vm in looked if vm["name"] == name), {})
+
     def _refuse_others(self, selection: _request.Selection, variable: str, hosts: List[str]) -> None:
         """Raises SpecError where a VM that is named exactly turns out to be another group's, whatever its name says."""
         for host in hosts:
@@ -143,7 +148,8 @@ class ActionModule(FleetAction):
         if verb == "delete":
             # Two hosts may each have a VM of one name: that is two VMs to lose.
             _request.check_confirm(values, sum(len(listed) for listed in plan["names"].values()))
-            plan["vms"] = {host: [_request.absent(name, values).item for name in listed] for host, listed in plan["names"].items()}
+            plan["vms"] = {host: [dict(_request.absent(name, values).item, **self._uuid(found, host, name)) for name in listed]
+                           for host, listed in plan["names"].items()}
         else:
             plan.update(action=values["vm_action"], shutdown_timeout=values["vm_shutdown_timeout"], force=values["vm_force"])
         return plan

@@ -71,6 +71,8 @@ class Claims:
                     outcome.plan.actions = []
             if self.options.check or (self.options.atomic and any(o.error for o in outcomes)):
                 return self.converger.described(outcomes)
+            if not self.options.check:
+                self._renew([s.name for s in specs])
             for outcome in moved:
                 record = self.host.domains[outcome.name]
                 if outcome.plan and outcome.plan.metadata and record.metadata:
@@ -84,6 +86,15 @@ class Claims:
         for outcome in fresh + moved:
             self.host.look_at(outcome.name)
         return self.converger.described(outcomes)
+
+    def _renew(self, names: Sequence[str]) -> None:
+        """Make claims of mine young again that are held for long; nobody has removed them, so nobody is lied to."""
+        for name in names:
+            record = self.host.domains.get(name)
+            if self._mine(record) and record is not None and record.metadata is not None and record.metadata.phase == "pending" and (
+                    _metadata.age_seconds(record.metadata.claimed or "") > self.options.claim_ttl_s / 4):
+                record.metadata.claimed = _metadata.utc_now()
+                write_metadata(record.handle, record.metadata)
 
     def _other_addresses(self, outcome: Outcome) -> bool:
         """Whether a claim of mine is kept and gets other addresses, because somebody else turned out to have the first ones."""
@@ -99,8 +110,8 @@ class Claims:
         """
         claimed, lost = [], []
         for name in names:
-            # What is not there, or is going, was claimed and lost.
-            if name in self.host.domains and self._phase(name) not in ("pending", "deleting"):
+            # What is not there, or is going, was claimed and lost; so was what is there and should be a claim.
+            if name not in (self.options.claimed or ()) and name in self.host.domains and self._phase(name) not in ("pending", "deleting"):
                 continue
             claimed.append(name)
             if not self._mine(self.host.domains.get(name)) or self._phase(name) != "pending":

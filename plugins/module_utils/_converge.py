@@ -40,6 +40,7 @@ class Options:
     :param lock_timeout_s: how long to wait for another run that works on the same VM
     :param claim_ttl_s: after which another run's claim may be removed
     :param ticket: of this run's own claims
+    :param claimed: VMs that have to be claims under this ticket when they are built, whatever is there
     """
 
     check: bool = False
@@ -47,6 +48,7 @@ class Options:
     lock_timeout_s: float = 30.0
     claim_ttl_s: float = _admission.DEFAULT_CLAIM_TTL_S
     ticket: Optional[str] = None
+    claimed: Optional[Sequence[str]] = None
 
 
 @dataclass
@@ -494,7 +496,9 @@ def result_of(outcome: Outcome, check: bool = False) -> Dict[str, Any]:
     """One VM's part of a module's result."""
     plan = outcome.plan
     result: Dict[str, Any] = {"name": outcome.name, "changed": bool(plan and plan.changed and outcome.carried_out and not (outcome.undone and plan.made)),
-                              "actions": list(plan.actions) if plan else [], "seconds": round(outcome.seconds, 3)}
+                              "actions": list(plan.actions) if plan else [],
+                              "created": bool(plan and plan.made and outcome.carried_out and not outcome.undone and not outcome.error),
+                              "seconds": round(outcome.seconds, 3)}
     shown = _current(outcome)
     if check and plan is not None and outcome.error is None:
         shown = _foretold(plan, shown)

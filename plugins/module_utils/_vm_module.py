@@ -37,7 +37,7 @@ def _surplus(host: Host, specs: Sequence[VmSpec]) -> List[str]:
 def _converge(module: AnsibleModule, host: Host, specs: Sequence[VmSpec]) -> List[Outcome]:
     params = module.params
     options = Options(check=module.check_mode, atomic=params.get("atomic", True), lock_timeout_s=params.get("lock_timeout", 30),
-                      claim_ttl_s=params.get("claim_ttl", 60))
+                      claim_ttl_s=params.get("claim_ttl", 60), claimed=params.get("claimed"))
     step = params.get("step", "all")
     if step == "all":
         return Converger(host, options).run(specs)

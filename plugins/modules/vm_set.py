@@ -34,6 +34,12 @@ options:
   ticket:
     description: Random value of the run whose claims these are. Required for the steps V(claim), V(build) and V(withdraw).
     type: str
+  claimed:
+    description: >-
+      For the step V(build), VMs that have to be claims under this O(ticket). One that is not, because its claim became too old and somebody else took the name,
+      fails the step before anything is touched. Without it, a VM that is there and no claim is taken for one that was there before.
+    type: list
+    elements: str
   atomic:
     description: Whether a failure undoes all that this call created. Otherwise the other VMs are made, and the module fails at its end.
     type: bool
@@ -119,6 +125,9 @@ vms:
     changed:
       description: Whether anything was (or would be) changed.
       type: bool
+    created:
+      description: Whether this call made it, or would.
+      type: bool
     actions:
       description: What was (or would be) done, in order.
       type: list
@@ -170,8 +179,8 @@ def main() -> None:
             COMMON_ARGUMENT_SPEC,
             vms={"type": "list", "elements": "dict", "required": True, "options": vm_item_options()},
             step={"type": "str", "choices": ["all", "claim", "build", "withdraw"], "default": "all"},
-            ticket={"type": "str"}, atomic={"type": "bool", "default": True}, claim_ttl={"type": "int", "default": 60},
-            lock_timeout={"type": "int", "default": 30}, **CAPACITY_OPTIONS),
+            ticket={"type": "str"}, claimed={"type": "list", "elements": "str"}, atomic={"type": "bool", "default": True},
+            claim_ttl={"type": "int", "default": 60}, lock_timeout={"type": "int", "default": 30}, **CAPACITY_OPTIONS),
         required_if=[("step", step, ("ticket",)) for step in ("claim", "build", "withdraw")],
         supports_check_mode=True)
     run(module, module.params["vms"], "vms[{0}].")

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, 
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _placement, _placement_input
 from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
+from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import CAPACITY_CODES
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Disk, HostCapacity, Plan, Selector
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Request as Ask
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, mac_for, parse_mib, parse_milli, parse_size
@@ -43,9 +44,11 @@ class Wish:
 
 def wish_of(values: Mapping[str, Any], catalogs: Catalogs, hosts: Sequence[Host], keys: Optional[Keys] = None) -> Wish:
     """A wish out of the converted variables of the entry point C(create). Raises SpecError naming the C(vm_*) variable."""
+    if values["vm_state"] == "absent":
+        raise SpecError("vm_state", "absent", "is nothing to declare or to place", "Leave the VM out, and delete it by name (delete_vm)")
     wanted = _request.constraints(values)
     _request.candidates(hosts, wanted)
-    image = _request.image_of(values, catalogs) if values["vm_state"] != "absent" else {}
+    image = _request.image_of(values, catalogs)
     return Wish(values, _request.build(values, catalogs, hosts, keys or Keys()), wanted, image)
 
 
@@ -140,12 +143,16 @@ def bare(address: str) -> str:
     return str(address).partition("/")[0]
 
 
+def _own_name(states: Mapping[str, State], host: str) -> Any:
+    return (states.get(host) or {}).get("hostname")
+
+
 def check_distinct(states: Mapping[str, State]) -> None:
     """Raises SpecError where two names of the inventory lead to one libvirt host, which would be given out twice."""
     seen: Dict[str, Tuple[str, str]] = {}
     for host, vm in holders(states):
         other = seen.setdefault(str(vm["uuid"]), (host, str(vm["name"])))
-        if other[0] != host and other[1] == vm["name"]:
+        if other[0] != host and other[1] == vm["name"] and _own_name(states, host) == _own_name(states, other[0]):
             raise SpecError("kvm_hosts", "{0}, {1}".format(*sorted((other[0], host))),
                             "are one and the same libvirt host: both list domain {0} with UUID {1}".format(vm["name"], vm["uuid"]),
                             "Keep one of the two in the inventory", "duplicate_host")
@@ -160,6 +167,7 @@ class _Planner:
 
     def __init__(self, wishes: Sequence[Wish], catalogs: Catalogs, hosts: Sequence[Host], states: Mapping[str, State], context: Context) -> None:
         self.wishes, self.catalogs, self.context = wishes, catalogs, context
+        self.pinned: Mapping[str, str] = {}   # where claims of this run are, while it is asked whether they may stay
         self.hosts = {host.name: host for host in hosts}
         self.plan = FleetPlan()
         self.of_set: Dict[str, Wish] = {}   # whose surplus a VM is
@@ -255,7 +263,7 @@ class _Planner:
             machine["arch"] = machine["arch"] or "x86_64"
         image = wish.image
         return Ask(
-            request.name, vcpus, memory, disks, host=wanted.host or "", region=wanted.region or "", zone=wanted.zone or "",
+            request.name, vcpus, memory, disks, host=self.pinned.get(request.name) or wanted.host or "", region=wanted.region or "", zone=wanted.zone or "",
             host_labels=tuple(sorted(wanted.host_labels.items())), group=group, namespace=str(item.get("namespace") or ""), admin=not group,
             labels=tuple(sorted((str(k), str(v)) for k, v in (item.get("labels") or {}).items())), set=str(item.get("set") or ""), networks=networks,
             affinity=_selectors(wanted.affinity, wish.values), anti_affinity=_selectors(wanted.anti_affinity, wish.values),
@@ -296,7 +304,9 @@ class _Planner:
                     self._free_mac(nic, name, number, macs)
             self.plan.items.setdefault(host, []).append(item)
         for name in self.plan.removed:
-            self.plan.items.setdefault(self.plan.surplus[name], []).append(_request.absent(name, self.of_set[name].values).item)
+            # With its UUID: a VM that has been made anew under the name meanwhile is another one
+            uuid = next(vm["uuid"] for host, vm in self.there[name] if host == self.plan.surplus[name])
+            self.plan.items.setdefault(self.plan.surplus[name], []).append(dict(_request.absent(name, self.of_set[name].values).item, uuid=uuid))
 
     @staticmethod
     def _free_mac(nic: Dict[str, Any], name: str, number: int, macs: Dict[str, str]) -> None:
@@ -322,7 +332,7 @@ class _Planner:
             pool = read_pool(pool_name, self.catalogs, network)
             new = []
             for name, number in asked:
-                kept = self._kept(name, pool)
+                kept = self._kept(name, pool, [address for (other, _number), address in given.items() if other == name])
                 if kept:
                     given[name, number] = kept
                 elif self._is_new(name):
@@ -333,29 +343,36 @@ class _Planner:
                     raise SpecError("vm_ip", None, "an address of pool {0} may be in use on {1}, which did not answer".format(pool_name, ", ".join(silent)),
                                     "Name an address, leave the host out of the inventory, or give vm_allow_unreachable=true", "host_unreachable")
             lost = {bare(a) for name, _number in new for a in self.context.lost.get(name, [])}
-            found = pool.allocate([name for name, _number in new], taken | lost) if new else {}
-            for name, number in new:
-                given[name, number] = found[name]
-                taken.add(bare(found[name]))
+            keys = [name if number == 0 else "{0}/{1}".format(name, number) for name, number in new]
+            found = pool.allocate(keys, taken | lost) if new else {}
+            for key, (name, number) in zip(keys, new):
+                given[name, number] = found[key]
+                taken.add(bare(found[key]))
         return given
 
-    def _kept(self, name: str, pool: AddressPool) -> Optional[str]:
-        """The address of the pool that a VM, or this run's claim for it, has already."""
+    def _kept(self, name: str, pool: AddressPool, others: Sequence[str]) -> Optional[str]:
+        """The address of the pool that a VM, or this run's claim for it, has already; not one that another of its NICs keeps."""
         found = self._existing(name)
         lost = {bare(a) for a in self.context.lost.get(name, [])}
         if found is None:
             return None
-        return next((a for a in found[1].get("addresses") or [] if pool.contains(a) and bare(a) not in lost), None)
+        return next((a for a in found[1].get("addresses") or [] if pool.contains(a) and bare(a) not in lost and a not in others), None)
 
     def _surplus(self, wish: Wish) -> None:
         """Members of the set beyond its new size. A VM that is called so and is not of the set is none."""
         count, label = wish.values.get("vm_count"), wish.values.get("vm_name")
-        if count is None or wish.values["vm_state"] == "absent":
+        if count is None:
             return
         first = wish.requests[0].item
         beyond = [(int(vm["index"]), str(vm["name"]), host) for host, vm in holders(self.states)
                   if vm.get("managed") and vm.get("set") == label and vm.get("index") is not None and int(vm["index"]) > count
                   and all((vm.get(key) or None) == (first.get(key) or None) for key in ("group", "namespace"))]
+        # Another run is at work on these, or was: their claims and half-made VMs are not for this one to delete.
+        busy = {name for _index, name, host in beyond for where, vm in self.there[name] if where == host and vm.get("phase") in ("pending", "building")}
+        if busy:
+            self.plan.notes.append("{0} of the set {1} being made by another run, or {1} left by one; delete_vm deletes what is left".format(
+                ", ".join(sorted(busy)), "is" if len(busy) == 1 else "are"))
+        beyond = [entry for entry in beyond if entry[1] not in busy]
         for _index, name, host in sorted(beyond, reverse=True):
             self.plan.surplus[name] = host
             self.of_set[name] = wish
@@ -440,3 +457,55 @@ def plan_requests(wishes: Sequence[Wish], catalogs: Catalogs, hosts: Sequence[Ho
     :param states: host -> result of host_capacity with its VMs; None or nothing where it did not answer
     """
     return _Planner(wishes, catalogs, hosts, states, context or Context()).run()
+
+
+def without_claims(states: Mapping[str, State], context: Context) -> Tuple[Dict[str, State], List[Mapping[str, Any]]]:
+    """The hosts as they would be if all other runs gave up their claims, and these claims."""
+    left: Dict[str, State] = {}
+    rivals: List[Mapping[str, Any]] = []
+    for name, state in states.items():
+        others = [vm for vm in (state or {}).get("vms") or [] if vm.get("phase") == "pending" and vm.get("ticket") != context.ticket
+                  and not is_stale(vm, context)]
+        rivals += others
+        left[name] = _without(state, others) if state is not None and others else state
+    return left, rivals
+
+
+_PLENTY = 1 << 40
+
+
+def still_holds(wishes: Sequence[Wish], catalogs: Catalogs, hosts: Sequence[Host], states: Mapping[str, State], context: Context, fresh: Mapping[str, str],
+                larger: bool) -> Optional[str]:
+    """Why the claims of this run may not stay where they are, seen with what others have and have claimed meanwhile; None where they may.
+
+    Quotas, VMs per host, rules of nearness and a host in reserve are sums over several VMs, often over several hosts, which no host can judge under
+    its lock as it judges its room. Room is taken for granted here, unless a host has to be kept in reserve.
+
+    :param fresh: VM -> host, of these claims
+    :param larger: whether to count claims of others with a larger ticket, which give way if they can
+    """
+    spare = not any(wish.wanted.reserve_failures for wish in wishes)
+    seen: Dict[str, State] = {}
+    for name, state in states.items():
+        if state is None:
+            seen[name] = None
+            continue
+        own = [vm for vm in state["vms"] if vm.get("phase") == "pending" and vm.get("ticket") == context.ticket]
+        others = [vm for vm in state["vms"] if vm.get("phase") == "pending" and vm not in own and (vm["name"] in fresh or (
+            not larger and str(vm.get("ticket") or "") > str(context.ticket)))]
+        left = dict(_without(state, own + others))
+        if spare:
+            left.update(vcpus=dict(left["vcpus"], available=_PLENTY), memory=dict(left["memory"], available_mib=_PLENTY), pools={
+                pool: dict(facts, available_bytes=_PLENTY << 20) if facts.get("active") else facts for pool, facts in left["pools"].items()})
+        seen[name] = left
+    planner = _Planner(wishes, catalogs, hosts, seen, Context(None, context.claim_ttl_s))
+    planner.pinned = fresh
+    asks = [planner._ask(wish, request) for wish in wishes for request in wish.requests if request.name in fresh or request.name in planner.there]
+    plan = planner._place(asks)
+    codes = {decision.code for decision in plan.decisions if decision.code} - {"batch_refused", "exists_twice", "unreachable"}
+    if plan.ok or not codes or codes <= set(CAPACITY_CODES) - {"max_vms"}:
+        return None
+    refusals = {why.code for decision in plan.decisions for why in decision.refusals.values()}
+    if codes == {"no_capacity"} and "max_vms" not in refusals:
+        return None
+    return plan.message

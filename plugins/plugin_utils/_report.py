@@ -76,7 +76,7 @@ def _word(context: Context, vm: Mapping[str, Any]) -> str:
         return "unchanged" if vm.get("state") != "absent" else "not there"
     if vm.get("state") == "absent" or context.verb == "delete":
         return "would be deleted" if context.check else "deleted"
-    created = any(str(a).startswith(("define the domain", "build the domain")) for a in vm.get("actions") or [])
+    created = vm.get("created") or any(str(a).startswith("define the domain") for a in vm.get("actions") or [])
     word = "created" if created and context.verb == "create" else "changed"
     return "would be " + word if context.check else word
 

@@ -486,7 +486,7 @@ def absent(name: str, values: Mapping[str, Any]) -> Request:
 
 def surplus_note(names: Sequence[str]) -> str:
     """What to tell of VMs of a set that are beyond the number asked for."""
-    return "{0}{1} of the set {2}, beyond vm_count; vm_scale_down=true deletes what is beyond it".format(
+    return "{0}{1} of the set {2} although beyond vm_count; vm_scale_down=true deletes what is beyond it".format(
         ", ".join(names[:3]), " and {0} more".format(len(names) - 3) if len(names) > 3 else "", "stays" if len(names) == 1 else "stay")
 
 

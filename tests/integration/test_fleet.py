@@ -262,3 +262,34 @@ def test_a_batch_that_fails_on_one_host_while_it_is_built_is_undone_on_all(fleet
     assert failed.code != 0 and "kvm2" in failed.message and failed.output.count("undone") >= 2, failed.output
     assert lab.snapshot() == before and lab.residue() == []
     assert fleet.does("create_vm", vm_name="web", vm_count=3, vm_max_per_host=1, **VM).data["changed"] == 3
+
+
+@pytest.mark.parametrize("limit", ["quota", "max_vms"])
+def test_limits_that_no_single_host_knows_by_two_runs_at_once(fleet, lab, limit):
+    """A quota is summed over the fleet, and what VMs there are on a host is counted like its room."""
+    more = {}
+    if limit == "quota":
+        fleet.catalogs["kvmfleet_groups"] = {"acme": {"quota": {"vms": 3}}}
+        fleet.room((4, 4, 4))
+        more["vm_group"] = "acme"
+    else:
+        fleet.room((4, 4, 4), **{host.host: {"kvm_max_vms": 1} for host in lab.hosts})
+    started = [fleet.start("create_vm", vm_name=name, vm_count=2, **dict(VM, **more)) for name in ("one", "other")]
+    runs = [run.wait() for run in started]
+    assert sorted(run.code == 0 for run in runs) == [False, True], [lab.where()] + [run.output for run in runs]
+    assert [run.reason for run in runs if run.code] in (["quota_vms"], ["max_vms"], ["no_capacity"], ["busy"])
+    assert len(names(lab)) == 2 and lab.residue() == []
+
+
+def test_a_host_that_is_silent_at_the_second_reading(fleet, lab):
+    """It may have given out the address since it was asked first."""
+    fleet.address_pool(4)
+    fleet.room((4, 0, 4))
+    run = fleet.start("create_vm", vm_capacity_timeout=5, **dict(VM, vm_name="web", vm_network="pooled"))
+    while "TASK [kvmfleet.core.vm : Claim room]" not in run.output:
+        assert run.process.poll() is None, run.output
+        time.sleep(0.02)
+    with lab["kvm2"].hung():
+        done = run.wait(300)
+    assert done.code and done.reason == "host_unreachable" and "kvm2" in done.message, done.output
+    assert (lab.where(), lab.files()) == ({}, [])

@@ -41,7 +41,7 @@ def test_life_of_a_set(playbooks, place, stopped):
     assert made.changed == 1 and list(made.vms) == names and made.data["changed"] == 3
     assert [d.name() for d in place.domains()] == names and len(place.files()) == 6
     fewer = playbooks.does("create_vm", vm_name=name, vm_count="2", **stopped)
-    assert fewer.changed == 0 and "{0}-3 stays of the set".format(name) in fewer.output and len(place.domains()) == 3
+    assert fewer.changed == 0 and "{0}-3 of the set stays".format(name) in fewer.output and len(place.domains()) == 3
     for vm in made.vms.values():
         assert vm["uuid"] == place.conn.lookupByName(vm["name"]).UUIDString()
         assert (vm["host"], vm["state"], vm["vcpus"], vm["memory_mib"], vm["key_name"], vm["set"]) == ("local", "stopped", 1, 64, name, name)

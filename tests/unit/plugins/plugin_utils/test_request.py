@@ -38,6 +38,8 @@ def items(keys: Optional[Keys] = None, hosts: Any = (HOST,), **given: Any) -> Li
     """The items of vm_set that some variables become, by the same steps as the action takes."""
     catalogs = Catalogs(CATALOGS)
     values = _variables.read("create", dict({"vm_name": "web"}, **given))
+    if values["vm_state"] == "absent":
+        return [request.item for request in _request.build(values, catalogs, hosts, Keys())]
     wish = wish_of(values, catalogs, hosts, keys or Keys([KEY], "web"))
     result = _request.sample_items(wish.requests, hosts, catalogs)
     _request.check_items(result)
