@@ -315,9 +315,9 @@ def network_from(data: Mapping[str, Any], system: str) -> Network:
             raise SpecError(key, data[key], "is not an IPv{0} address".format(version), "Use gateway{0} for it".format(10 - version))
         gateways[key] = _gateway(key, data[key], [i for i in interfaces if i.version == version])
     dhcp = {key: _flag(data, key, False) for key in ("dhcp4", "dhcp6")}
-    for key, version in (("gateway4", "dhcp4"), ("gateway6", "dhcp6")):
-        if gateways.get(key) and dhcp[version] and _flag(data, "dhcp_routes", True):
-            raise SpecError(key, gateways[key], "is given together with {0}, which brings a default route of its own".format(version),
+    for key, asking in (("gateway4", "dhcp4"), ("gateway6", "dhcp6")):
+        if gateways.get(key) and dhcp[asking] and _flag(data, "dhcp_routes", True):
+            raise SpecError(key, gateways[key], "is given together with {0}, which brings a default route of its own".format(asking),
                             "Leave one out, or set dhcp_routes: false", "two_default_routes")
     network = Network(
         name=name, type=kind, bridge=check_ifname("bridge", data["bridge"]) if data.get("bridge") else "", links=links, openvswitch=openvswitch,

@@ -1,0 +1,175 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is refused before a host's network is touched, and the plan that comes out otherwise."""
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Dict, List
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet import conflicts, render
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import NAME_MAX, SYSTEMS, Link, fit
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_plan import make_plan
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.tests.unit.plugins.module_utils.hostnet_cases import ALL, LAN, LINKS, after, declarations, plan
+
+many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ISO = {"name": "iso", "type": "isolated"}
+
+BAD = [
+    # declared networks, the option named, a part of the message
+    ([{"name": "a", "link": "eth9"}], "[0].link", "Perhaps eth"),
+    ([{"name": "a", "link": "eth1"}, {"name": "b", "link": "eth1"}], "[1].link", "also a link of network a"),
+    ([{"name": "a", "type": "bond", "links": ["eth1", "eth2"]}, {"name": "b", "link": "eth2"}], "[1].link", "also a link of network a"),
+    ([{"name": "a", "type": "bond", "links": ["eth1", "eth2"]}, {"name": "b", "type": "vlan", "vlan": 3, "link": "eth2"}], "[1].link", "bd-a"),
+    ([{"name": "a", "type": "vlan", "link": "eth1", "vlan": 5}, {"name": "b", "type": "vlan", "link": "eth1", "vlan": 5}], "[1].vlan", "network a"),
+    ([{"name": "a", "type": "vlan", "link": "eth1", "vlan": 4095}], "[0].vlan", "between 1 and 4094"),
+    ([{"name": "a", "type": "vlan", "link": "eth1"}], "[0].vlan", "missing"),
+    ([{"name": "a", "type": "vxlan", "vni": 1, "peers": "192.0.2.2"}, {"name": "b", "type": "vxlan", "vni": 1, "peers": "192.0.2.2"}], "[1].vni", "network a"),
+    ([{"name": "a", "type": "vxlan", "vni": 1}], "[0].peers", "either"),
+    ([{"name": "a", "type": "vxlan", "vni": 1, "group": "239.1.1.1"}], "[0].link", "missing"),
+    ([{"name": "a", "type": "vxlan", "vni": 1, "group": "192.0.2.9", "link": "eth1"}], "[0].group", "multicast"),
+    ([{"name": "a", "type": "vxlan", "vni": 1, "peers": ["192.0.2.2", "2001:db8::2"]}], "[0].peers", "mixes"),
+    ([{"name": "a", "type": "vxlan", "vni": 1, "peers": "192.0.2.11", "mtu": 1451}], "[0].mtu", "at most 1450"),
+    ([{"name": "a", "type": "vxlan", "vni": 1, "peers": "2001:db8::1", "mtu": 1431}], "[0].mtu", "at most 1430"),
+    ([{"name": "a", "type": "vlan", "link": "eth1", "vlan": 5, "mtu": 9000}], "[0].mtu", "1500"),
+    ([{"name": "a", "type": "bond"}], "[0].links", "at least one"),
+    ([{"name": "a", "type": "bond", "links": ["eth1"], "bond": {"mode": "fast"}}], "[0].bond.mode", "802.3ad"),
+    ([{"name": "a", "type": "bond", "links": ["eth1"], "bond": {"primary": "eth2"}}], "[0].bond.primary", "eth1"),
+    ([{"name": "a", "type": "isolated", "bridge": "a-name-that-is-long"}], "[0].bridge", "15"),
+    ([{"name": "a", "type": "isolated", "bridge": "br x"}], "[0].bridge", "not a device name"),
+    ([{"name": "a", "type": "isolated", "bridge": "br-iso"}, ISO], "[1].bridge", "network a"),
+    ([{"name": "a", "type": "isolated", "bridge": "eth2"}], "[0].bridge", "link of the host"),
+    ([ISO, ISO], "[1].name", "[0]"),
+    ([{"name": "a", "link": "eth1", "addresses": ["10.0.0.2/24"], "gateway4": "10.0.1.1"}], "[0].gateway4", "10.0.0.0/24"),
+    ([{"name": "a", "link": "eth1", "addresses": ["fd00::2/64"], "gateway6": "fd01::1"}], "[0].gateway6", "fd00::/64"),
+    ([{"name": "a", "link": "eth1", "addresses": ["10.0.0.2/24"], "gateway4": "10.0.0.1"}], "[0].gateway4", "second default route"),
+    ([LAN, {"name": "a", "link": "eth1", "addresses": ["10.0.0.2/24"], "gateway4": "10.0.0.1"}], "[1].gateway4", "second default route"),
+    ([{"name": "a", "link": "eth1", "addresses": ["10.0.0.2/24"], "gateway4": "10.0.0.1", "dhcp4": True}], "[0].gateway4", "dhcp4"),
+    ([{"name": "a", "link": "eth0"}], "[0].addresses", "would not have that address"),
+    ([dict(LAN, gateway4=None)], "[0].gateway4", "192.0.2.1"),
+    ([dict(LAN, gateway4="192.0.2.2")], "[0].gateway4", "192.0.2.1"),
+    ([{"name": "a", "type": "vlan", "link": "eth0", "vlan": 3, "backend": "openvswitch"}], "[0].addresses", "192.0.2.10/24"),
+    ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/16"]}, {"name": "b", "type": "nat", "addresses": ["10.1.2.1/24"]}], "[1].addresses", "network a"),
+    ([{"name": "a", "type": "nat", "addresses": ["192.0.2.1/25"]}], "[0].addresses", "link eth0"),
+    ([{"name": "a", "type": "nat", "addresses": ["fd01::1/48"]}, {"name": "b", "type": "nat", "addresses": ["fd01::2/64"]}], "[1].addresses", "network a"),
+    ([{"name": "a", "type": "nat"}], "[0].addresses", "missing"),
+    ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "dhcp_ranges": "10.1.1.1-10.1.1.9"}], "[0].dhcp_ranges", "outside"),
+    ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "dhcp_ranges": "10.1.0.1-10.1.0.9"}], "[0].dhcp_ranges", "gateway"),
+    ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "dns": True, "backend": "openvswitch"}], "[0].backend", "libvirt"),
+    ([{"name": "a", "type": "isolated", "backend": "netplan"}], "[0].backend", "networkd"),
+    ([{"name": "a", "type": "isolated", "vlan": 3}], "[0].vlan", "means nothing"),
+    ([{"name": "a", "type": "isolated", "brigde": "x"}], "[0].brigde", "Perhaps bridge"),
+    ([{"name": "a", "type": "switch"}], "[0].type", "isolated"),
+    ([{"name": "Bad Name", "type": "isolated"}], "[0].name", "RFC 1123"),
+]
+
+
+@pytest.mark.parametrize("declared, option, message", BAD)
+def test_bad_declarations_are_refused_with_their_place(declared: List[Dict[str, Any]], option: str, message: str) -> None:
+    with pytest.raises(SpecError) as info:
+        plan(declared)
+    assert info.value.option == "host_network_networks" + option
+    assert message in str(info.value)
+    assert info.value.remedy
+
+
+def test_a_port_of_another_bridge_is_refused() -> None:
+    links = LINKS + [Link("eth5", master="br-theirs"), Link("br-theirs", "bridge")]
+    with pytest.raises(SpecError, match="already a port of br-theirs"):
+        plan([{"name": "a", "link": "eth5"}], links=links)
+    assert plan([{"name": "a", "link": "eth5", "bridge": "br-theirs"}], links=links).device("br-theirs") is not None
+
+
+def test_management_moves_with_address_and_route_or_by_dhcp_or_when_told() -> None:
+    assert plan([LAN]).device("eth0") is not None
+    assert plan([{"name": "lan", "link": "eth0", "dhcp4": True}]).device("br-lan") is not None
+    assert plan([{"name": "lan", "link": "eth0"}], allow_management_change=True).device("br-lan") is not None
+
+
+def test_an_address_on_our_own_bridge_is_management_too() -> None:
+    done = plan([LAN])
+    with pytest.raises(SpecError) as info:
+        plan([dict(LAN, addresses=["192.0.2.99/24"])], links=after(done))
+    assert info.value.code == "would_cut_off"
+
+
+def test_vxlan_gets_the_mtu_that_its_underlay_leaves() -> None:
+    networks = {n.name: n for n in plan().networks}
+    assert networks["overlay"].mtu == 1450 and networks["multi"].mtu == 8950
+    assert networks["overlay"].peers == ("192.0.2.11", "192.0.2.12")
+
+
+def test_networks_of_one_link_share_an_open_vswitch() -> None:
+    declared = [{"name": n, "type": "vlan", "link": "eth1", "vlan": v, "backend": "openvswitch"} for n, v in (("a", 1), ("b", 2))]
+    assert {n.switch for n in plan(declared).networks} == {"ovs-eth1"}
+    assert {n.switch for n in plan(declared + [{"name": "c", "link": "eth1", "backend": "openvswitch"}]).networks} == {"br-c"}
+
+
+@given(st.text("abcdefghij-", min_size=1, max_size=63), st.lists(st.text("abcdefghij-", min_size=1, max_size=63), max_size=20))
+def test_names_fit_and_are_told_apart(name: str, others: List[str]) -> None:
+    taken: List[str] = []
+    for text in sorted(set(others)):
+        taken.append(fit("br-", text, taken))
+    result = fit("br-", name, taken if name not in others else ())
+    assert len(result) <= NAME_MAX
+    assert result == fit("br-", name, taken if name not in others else ())
+    long = [t for t in taken if len(t) == NAME_MAX]
+    assert len(set(long)) == len(long)
+
+
+@many
+@given(declarations(), st.sampled_from(SYSTEMS), st.randoms(use_true_random=False))
+def test_a_plan_is_refused_with_a_remedy_or_sound_whatever_the_order(declared: List[Dict[str, Any]], system: str, random: Any) -> None:
+    try:
+        done = make_plan(declared, LINKS, system)
+        files = render(done)
+    except SpecError as exc:
+        assert exc.option.startswith("host_network") and exc.reason and exc.remedy
+        return
+    names = [d.name for d in done.devices]
+    assert len(set(names)) == len(names) and all(len(n) <= NAME_MAX for n in names)
+    position = {name: number for number, name in enumerate(names)}
+    for device in done.devices:
+        # a device comes after what it is made of and before what it is a port of, so that systems that go by order can
+        assert not device.master or position[device.name] < position[device.master]
+        assert not device.parent or device.parent not in position or position[device.parent] < position[device.name]
+    for path, (mode, text) in files.items():
+        assert "kvmfleet" in path and text.endswith("\n") and "Made by kvmfleet.core.host_network" in text.split("\n\n", maxsplit=1)[0]
+        assert mode in (0o600, 0o644, 0o755)
+    shuffled = list(declared)
+    random.shuffle(shuffled)
+    assert render(make_plan(shuffled, LINKS, system)) == files
+    assert conflicts(replace(done, files={path: text for path, (mode, text) in files.items()})) == []
+
+
+@many
+@given(declarations(), st.sampled_from(SYSTEMS))
+def test_a_second_run_comes_to_the_same(declared: List[Dict[str, Any]], system: str) -> None:
+    try:
+        first = make_plan(declared, LINKS, system)
+        files = render(first)
+    except SpecError:
+        return
+    assert render(make_plan(declared, after(first), system, files={path: text for path, (mode, text) in files.items()})) == files
+
+
+@many
+@given(declarations(), st.sampled_from(SYSTEMS))
+def test_no_plan_takes_the_management_address_away(declared: List[Dict[str, Any]], system: str) -> None:
+    try:
+        done = make_plan(declared, LINKS, system)
+    except SpecError:
+        return
+    if "eth0" in done.owned:
+        networks = [d.network for d in done.devices if d.addressed and d.network is not None]
+        assert any("192.0.2.10/24" in n.addresses or n.dhcp4 for n in networks)
+
+
+def test_every_type_together_makes_a_plan_for_every_system() -> None:
+    for system in SYSTEMS:
+        assert len(render(plan(ALL, system))) >= 3
