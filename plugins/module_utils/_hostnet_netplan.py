@@ -17,7 +17,10 @@ _SECTIONS = ("ethernets", "bonds", "bridges", "vlans", "tunnels", "wifis", "dumm
 
 
 def emit(value: Any, depth: int = 0) -> str:
-    """YAML of mappings, lists and scalars: block mappings, everything else as JSON, which is YAML; so nothing can be read as something else."""
+    """YAML of mappings, lists and scalars: block mappings, everything else as JSON, which is YAML; so nothing can be read as something else.
+
+    Names and addresses are plain ASCII here; beyond the first 65536 characters of Unicode JSON's escapes are not YAML's.
+    """
     if not isinstance(value, dict) or not value:
         return " " + json.dumps(value, sort_keys=True) + "\n"
     lines = ["{0}{1}:{2}".format("  " * depth, _key(str(key)), emit(item, depth + 1)) for key, item in value.items()]
@@ -150,7 +153,7 @@ def conflicts(plan: Plan) -> List[Conflict]:
             continue
         for section, name, keys, body in definitions(plan.files[path]):
             for device in sorted(plan.owned):
-                words = re.findall(r"[0-9A-Za-z_.:-]+", body)
+                words = [word.rstrip(":") for word in re.findall(r"[0-9A-Za-z_.:-]+", body)]
                 mine = name == device or device in words and ("match" in keys or "set-name" in keys or "interfaces" in keys or name == "*") or (
                     macs.get(device, "-") in [w.lower() for w in words] and "match" in keys)
                 if mine and (set(keys) & _ADDRESSING or "*" in keys):
