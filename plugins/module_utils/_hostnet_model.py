@@ -323,7 +323,8 @@ def network_from(data: Mapping[str, Any], system: str) -> Network:
         name=name, type=kind, bridge=check_ifname("bridge", data["bridge"]) if data.get("bridge") else "", links=links, openvswitch=openvswitch,
         addresses=own, gateway4=gateways.get("gateway4", ""), gateway6=gateways.get("gateway6", ""),
         nameservers=tuple(check_address("nameservers", a) for a in _texts(data, "nameservers")), dhcp4=dhcp["dhcp4"], dhcp6=dhcp["dhcp6"],
-        dhcp_routes=_flag(data, "dhcp_routes", True), stp=_flag(data, "stp", False), dns=_flag(data, "dns", False), out=tuple(_texts(data, "out")),
+        dhcp_routes=_flag(data, "dhcp_routes", True), stp=_flag(data, "stp", False), dns=_flag(data, "dns", False),
+        out=tuple(check_ifname("out", text) for text in _texts(data, "out")),
         # 1280 is what IPv6 needs; nothing smaller is of use on a bridge
         mtu=0 if data.get("mtu") is None else parse_int("mtu", data["mtu"], 1280, 65535),
         bond=_bond(name, data.get("bond"), links, openvswitch) if kind == "bond" else None,

@@ -309,7 +309,8 @@ def _check_management(networks: Sequence[Network], observed: Mapping[str, Link])
             version = ipaddress.ip_address(gateway).version
             kept = getattr(network, "gateway{0}".format(version))
             by_dhcp = getattr(network, "dhcp{0}".format(version)) and network.dhcp_routes
-            if kept != gateway and not by_dhcp:
+            # Of several routers one is enough.
+            if kept not in link.gateways and not by_dhcp:
                 raise SpecError(_where(networks, network, "gateway{0}".format(version)), kept or None,
                                 "the host is reached by way of {0} on {1}, and would not have that route any more".format(gateway, link.name),
                                 "Write gateway{0}: {1} (or use DHCP), {2}".format(version, gateway, remedy), "would_cut_off")

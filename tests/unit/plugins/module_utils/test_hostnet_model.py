@@ -58,6 +58,8 @@ BAD = [
     ([{"name": "a", "type": "nat", "addresses": ["192.0.2.1/25"]}], "[0].addresses", "link eth0"),
     ([{"name": "a", "type": "nat", "addresses": ["fd01::1/48"]}, {"name": "b", "type": "nat", "addresses": ["fd01::2/64"]}], "[1].addresses", "network a"),
     ([{"name": "a", "type": "nat"}], "[0].addresses", "missing"),
+    ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "out": 'eth0" accept'}], "[0].out", "not a device name"),
+    ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "out": "eth7"}], "[0].out", "not a link"),
     ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "dhcp_ranges": "10.1.1.1-10.1.1.9"}], "[0].dhcp_ranges", "outside"),
     ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "dhcp_ranges": "10.1.0.1-10.1.0.9"}], "[0].dhcp_ranges", "gateway"),
     ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "dns": True, "backend": "openvswitch"}], "[0].backend", "libvirt"),
@@ -96,6 +98,14 @@ def test_an_address_on_our_own_bridge_is_management_too() -> None:
     with pytest.raises(SpecError) as info:
         plan([dict(LAN, addresses=["192.0.2.99/24"])], links=after(done))
     assert info.value.code == "would_cut_off"
+
+
+def test_one_of_two_routers_is_enough() -> None:
+    links = [replace(link, gateways=("192.0.2.1", "192.0.2.2")) if link.management else link for link in LINKS]
+    for gateway in ("192.0.2.1", "192.0.2.2"):
+        assert plan([dict(LAN, gateway4=gateway)], links=links).device("br-lan") is not None
+    with pytest.raises(SpecError, match="would not have that route"):
+        plan([dict(LAN, gateway4="192.0.2.3")], links=links)
 
 
 def test_vxlan_gets_the_mtu_that_its_underlay_leaves() -> None:
