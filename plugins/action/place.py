@@ -36,7 +36,10 @@ class ActionModule(FleetAction):
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
         result: Dict[str, Any] = super().run(tmp, task_vars)
-        self.start(task_vars or {})
+        try:
+            self.start(task_vars or {})
+        except SpecError as exc:
+            return dict(result, failed=True, msg=str(exc), reason=exc.code)
         checked, args = self.validate_argument_spec(argument_spec={
             "step": {"type": "str", "required": True, "choices": list(STEPS)},
             "plan": {"type": "str", "default": "vm_plan"},
@@ -106,7 +109,7 @@ class ActionModule(FleetAction):
         plan.update(notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
                     surplus=[name for name in made.surplus if name not in made.removed])
         if self._task.check_mode or not (made.fresh or made.waiting or made.sweep):
-            plan["notes"] += ["{0}; a real run would wait for it".format(why) for why in made.waiting.values()]
+            plan["notes"] += ["{0}; a real run would wait for it".format(why) for why in dict.fromkeys(made.waiting.values())]
             del plan["ticket"]
             return self._ready(plan, made, wishes, "all")
         plan["waiting"] = sorted(made.waiting)
@@ -130,8 +133,12 @@ class ActionModule(FleetAction):
             except SpecError:
                 without = None
             if without is not None and without.placement.ok:
+                if self._task.check_mode:
+                    without.notes.append("other runs have claims that are in the way of this; a real run would wait for them")
+                    return without
                 why = "room, addresses or a quota are claimed by other runs ({0})".format(", ".join(sorted({str(vm["name"]) for vm in rivals})[:3]))
-                return FleetPlan(placement=without.placement, waiting=dict.fromkeys(without.placement.hosts, why), sweep=without.sweep,
+                held = {str(vm["name"]): host for host, vm in holders(states) if vm.get("ticket") == context.ticket and vm.get("phase") == "pending"}
+                return FleetPlan(placement=without.placement, fresh=held, waiting=dict.fromkeys(without.placement.hosts, why), sweep=without.sweep,
                                  yields=any(str(vm.get("ticket") or "") < str(context.ticket) for vm in rivals), notes=without.notes)
         if fault is not None:
             raise fault
@@ -181,6 +188,7 @@ class ActionModule(FleetAction):
         states = self._states([host.name for host in self._all_hosts], self.args["seen"])
         refused = self._refused(plan, context)
         mine, misplaced = self._mine(plan, states, ticket)
+        plan["mine"] = [*mine.items(), *misplaced]
         held = dict({name: host for name, host in plan["fresh"].items() if host not in refused.avoid_hosts}, **mine)
         macs = {r.name: [str(nic.item["mac"]).lower() for nic in r.nics or [] if nic.item.get("mac")] for w in wishes for r in w.requests}
         verdict = _settle.settle(held, states, context, plan["drawn"], macs)
@@ -304,7 +312,7 @@ class ActionModule(FleetAction):
                     # Its capacity is known anew; only a host that says no again, or for another reason, is left out.
                     if reason != "no_capacity" or race["refusals"][key] > 1:
                         race["avoid"].setdefault(item["name"], {})[host] = "{0} refused: {1}".format(host, words)
-                    if item["name"] not in plan["fresh"] and race["refusals"][key] > 1:
+                    if race["refusals"][key] > 1 and not any(other["name"] in plan["fresh"] for other in items):
                         refused.fatal, refused.reason = "{0}: {1}".format(host, words), reason  # it stays where it is, and cannot be as it is asked
                 refused.reason = refused.reason or (reason if reason == "no_capacity" else None)
             elif reason in _settle.AGAIN:
@@ -320,7 +328,8 @@ class ActionModule(FleetAction):
             plan["placement"] = made.placement.as_result()
         withdraw: Dict[str, List[Dict[str, Any]]] = {}
         # Also where it is not known whether there is a claim; if a host does not answer, it runs out there.
-        wanted = set(mine.items()) | set(plan["fresh"].items()) | {(item["name"], host) for host, items in plan["claim_hosts"].items() for item in items}
+        wanted = set(mine.items()) | set(plan["fresh"].items()) | {(str(name), str(host)) for name, host in plan.get("mine") or []}
+        wanted |= {(item["name"], host) for host, items in plan["claim_hosts"].items() for item in items}
         for name, host in sorted(wanted):
             withdraw.setdefault(host, []).append({"name": name})
         plan.update(next="failed", failure={"msg": why, "reason": reason}, withdraw=withdraw, vms={}, waits={}, claim_hosts={}, fetch_now={}, wait="none")
@@ -329,20 +338,18 @@ class ActionModule(FleetAction):
     # -- after a failure -----------------------------------------------------------------------------------------------------------------
 
     def _undo(self, plan: Dict[str, Any]) -> Dict[str, Any]:
-        """What is left of a batch that failed while it was built: VMs that are ready on other hosts, and claims."""
-        work = []
+        """What is left of a batch that failed while it was built: by host the VMs that this run has made, and its claims. Nothing where all went well."""
+        results = {host: self.registered(host, self.args["results"]) for host in plan["vms"]}
+        if all("vms" in result and not result.get("reason") for result in results.values()):
+            return {"work": {}}
+        work: Dict[str, List[Dict[str, Any]]] = {}
         for host, items in plan["vms"].items():
-            result = self.registered(host, self.args["results"])
-            names = [i["name"] for i in items if plan["fresh"].get(i["name"]) == host]
-            if not names or result.get("unreachable"):
-                continue
-            if result.get("reason") or "vms" not in result:
-                work.append({"host": host, "step": "withdraw", "vms": [{"name": name} for name in names]})
-                continue
-            made = {vm["name"]: vm.get("uuid") for vm in result["vms"] if vm.get("created")}
             # With its UUID, so that nothing goes but what this run has made.
-            work.append({"host": host, "step": "all", "vms": [{"name": n, "uuid": made[n], "state": "absent"} for n in names if made.get(n)]})
-        return {"work": work, "ticket": plan["ticket"], "options": plan["options"]}
+            made = {vm["name"]: vm.get("uuid") for vm in results[host].get("vms") or [] if vm.get("created")}
+            names = [item["name"] for item in items if plan["fresh"].get(item["name"]) == host]
+            if names:
+                work[host] = [{"name": name, "uuid": made[name]} if made.get(name) else {"name": name} for name in names]
+        return {"work": work}
 
 
 def _code(placement: Plan, refusals: Sequence[str] = ()) -> str:

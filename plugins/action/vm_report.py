@@ -35,8 +35,7 @@ class ActionModule(ActionBase):
         registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}
         if plan.get("wait", "none") == "none" or self._task.check_mode:
             registered["waited"] = {}  # of an earlier request in the same run
-        undo = variables.get("vm_undo") or {}
-        undone, left = self._undone(variables) if undo.get("work") and undo.get("ticket") == plan.get("ticket") else ([], [])
+        undone, left = self._undone(variables)
         report = _report.compose(self._context(dict(plan, notes=list(plan.get("notes") or []) + left), undone), registered["results"], registered["waited"])
         display.display("\n".join([""] + report.lines + [""]))
         result["changed"] = False
@@ -62,14 +61,14 @@ class ActionModule(ActionBase):
         """The VMs that were taken back, and a sentence for those of each host that could not be."""
         undone: List[str] = []
         left = []
-        for result in (variables.get("vm_undone") or {}).get("results") or []:
-            work = result["vm_undo_work"]
-            names = [vm["name"] for vm in work["vms"]]
+        for host, items in ((variables.get("vm_undo") or {}).get("work") or {}).items():
+            result = variables["hostvars"][host].get("vm_undone") or {}
+            names = [item["name"] for item in items]
             if "vms" in result and not result.get("reason"):
                 undone += names
             else:
                 left.append("{0} on {1} could not be taken back: {2}. Delete {3} when that is mended".format(
-                    _report.who(names), work["host"], _report.user_message(result), "it" if len(names) == 1 else "them"))
+                    _report.who(names), host, _report.user_message(result), "it" if len(names) == 1 else "them"))
         return undone, left
 
     def _context(self, plan: Mapping[str, Any], undone: List[str]) -> _report.Context:

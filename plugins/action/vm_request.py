@@ -25,7 +25,10 @@ class ActionModule(FleetAction):
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
         result: Dict[str, Any] = super().run(tmp, task_vars)
-        self.start(task_vars or {})
+        try:
+            self.start(task_vars or {})
+        except SpecError as exc:
+            return dict(result, failed=True, msg=str(exc), reason=exc.code)
         checked, args = self.validate_argument_spec(argument_spec={
             "verb": {"type": "str", "required": True, "choices": list(VERBS)},
             "found": {"type": "str"},

@@ -72,7 +72,7 @@ class Claims:
             if self.options.check or (self.options.atomic and any(o.error for o in outcomes)):
                 return self.converger.described(outcomes)
             if not self.options.check:
-                self._renew([s.name for s in specs])
+                self._renew()
             for outcome in moved:
                 record = self.host.domains[outcome.name]
                 if outcome.plan and outcome.plan.metadata and record.metadata:
@@ -87,11 +87,10 @@ class Claims:
             self.host.look_at(outcome.name)
         return self.converger.described(outcomes)
 
-    def _renew(self, names: Sequence[str]) -> None:
+    def _renew(self) -> None:
         """Make claims of mine young again that are held for long; nobody has removed them, so nobody is lied to."""
-        for name in names:
-            record = self.host.domains.get(name)
-            if self._mine(record) and record is not None and record.metadata is not None and record.metadata.phase == "pending" and (
+        for record in self.host.domains.values():
+            if self._mine(record) and record.metadata is not None and record.metadata.phase == "pending" and (
                     _metadata.age_seconds(record.metadata.claimed or "") > self.options.claim_ttl_s / 4):
                 record.metadata.claimed = _metadata.utc_now()
                 write_metadata(record.handle, record.metadata)
@@ -147,15 +146,19 @@ class Claims:
         return outcomes
 
     def withdraw(self, specs: Sequence[VmSpec]) -> List[Outcome]:
-        """Take back my claims, and what I built under them that is not ready. VMs of others stay, whatever their name."""
+        """Take back my claims, and what I built under them that is not ready, or is and is named with its UUID.
+
+        VMs of others stay, whatever their name, and so do volumes that the user gave.
+        """
         outcomes = []
         with _admission.vm_locks(self.host.uri, [s.name for s in specs], self.options.lock_timeout_s), _admission.host_lock(self.host.uri):
             self.host.look()
             for spec in specs:
                 record = self.host.domains.get(spec.name)
                 outcome = Outcome(spec.name)
-                if self._mine(record) and record is not None and record.metadata is not None and record.metadata.phase != "ready":
-                    outcome.plan = make_plan(self.host, VmSpec(spec.name, state="absent"))
+                if record is not None and record.metadata is not None and (
+                        (self._mine(record) and record.metadata.phase != "ready") or (spec.uuid is not None and spec.uuid == record.uuid)):
+                    outcome.plan = make_plan(self.host, VmSpec(spec.name, state="absent", delete_given=False))
                     if not self.options.check:
                         self.converger.delete(outcome)
                 outcomes.append(outcome)

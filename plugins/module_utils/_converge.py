@@ -169,18 +169,24 @@ class Converger:
         self._check_deletions([o for o in outcomes if _deletion(o.plan) and not o.error])
         self._check_room([o for o in outcomes if o.plan and o.plan.demand and not o.error])
 
+    def _others(self) -> List[DomainRecord]:
+        """The domains that room and addresses are checked against; in check mode without the claims that a real run would remove first."""
+        records = list(self.host.domains.values())
+        stale = {r.name for r in _admission.stale_claims(records, self.options.claim_ttl_s)} if self.options.check and self.options.ticket is None else set()
+        return [r for r in records if r.name not in stale]
+
     def _check_unique(self, plan: VmPlan) -> None:
         if plan.kind != "delete" and plan.metadata is not None:
             addresses = plan.metadata.addresses if plan.changed else []
             uuid = plan.spec.uuid if plan.kind == "create" else None
             if addresses or uuid:
-                _admission.check_unique(list(self.host.domains.values()), plan.spec.name, uuid, [], addresses)
+                _admission.check_unique(self._others(), plan.spec.name, uuid, [], addresses)
 
     def _check_room(self, outcomes: Sequence[Outcome]) -> None:
         if not outcomes:
             return
         going = {o.name for o in outcomes if o.plan and o.plan.first}
-        records = [r for r in self.host.domains.values() if r.name not in going]
+        records = [r for r in self._others() if r.name not in going]
         if self.options.atomic:
             try:
                 _admission.check_room(self.host.conn, records, self.host.policy, self.host.pools, [o.plan.demand for o in outcomes if o.plan and o.plan.demand])

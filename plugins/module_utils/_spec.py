@@ -385,6 +385,7 @@ class VmSpec:
     purge_disks: bool = False
     purge_nics: bool = False
     adopt: bool = False
+    delete_given: bool = True  # with state absent: whether the user's volumes that were said to go with the VM go; not where a creation is taken back
     allow_restart: bool = False
     force: bool = False
     delete_disks: bool = True

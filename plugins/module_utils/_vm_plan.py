@@ -526,7 +526,7 @@ def doomed(record: DomainRecord, spec: VmSpec) -> List[VolumeRef]:
     A domain that was copied with its metadata (virt-clone) lists the volumes of its original: they bear another UUID in their names.
     """
     listed = [v for v in record.metadata.volumes if v.given or record.uuid[:8] in v.name] if record.metadata else []
-    return [v for v in listed if spec.delete_disks or v.disk == SEED]
+    return [v for v in listed if (spec.delete_disks or v.disk == SEED) and (spec.delete_given or not v.given)]
 
 
 def _refuse_fresh_claim(record: DomainRecord, meta: VmMetadata, claim_ttl_s: float) -> None:
@@ -553,7 +553,7 @@ def make_plan(host: Host, spec: VmSpec, ticket: Optional[str] = None, claim_ttl_
         if stale:
             _refuse_fresh_claim(record, record.metadata, claim_ttl_s)
         if stale or phase == "deleting":
-            first = _plan_delete(host, VmSpec(spec.name, state="absent"), record)
+            first = _plan_delete(host, VmSpec(spec.name, state="absent", delete_given=not stale), record)
             plan = _Planner(host, spec, None, going=[v.name for v in doomed(record, first.spec)]).build()
             plan.first = first
             plan.actions.insert(0, "remove a stale claim" if stale else "finish the interrupted deletion of its predecessor")

@@ -31,8 +31,14 @@ class FleetAction(ActionBase):
     _supports_async = False
 
     def start(self, task_vars: Mapping[str, Any]) -> None:
-        """Keep the variables of the run."""
+        """Keep the variables of the run. Raises SpecError where the play does not take all of its hosts through each task together."""
         self._vars = task_vars
+        if set(task_vars.get("ansible_play_batch") or []) != set(task_vars.get("ansible_play_hosts") or []):
+            raise SpecError("serial", None, "splits the hosts of the play, and a request is for all of them at once", "Leave serial out", "unsupported")
+        strategy = str(getattr(getattr(self._task, "play", None), "strategy", None) or "linear")
+        if strategy.rpartition(".")[2] in ("free", "host_pinned"):
+            raise SpecError("strategy", strategy, "lets hosts run ahead of each other, and a request has to hear all of them first", "Use strategy: linear",
+                            "unsupported")
 
     def value(self, name: str) -> Any:
         """A variable's value with its templates resolved."""

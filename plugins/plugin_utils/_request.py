@@ -411,7 +411,7 @@ def build_seed(values: Mapping[str, Any], image: Mapping[str, Any], keys: Keys) 
 
 def has_secrets(values: Mapping[str, Any]) -> bool:
     """Whether the variables hold what must not be shown: passwords, user data, file contents."""
-    return any(values.get(k) for k in ("vm_root_password", "vm_user_data", "vm_write_files", "vm_users"))
+    return any(values.get(k) for k in ("vm_root_password", "vm_user_data", "vm_write_files", "vm_users", "vm_runcmd", "vm_meta_data", "vm_network_config"))
 
 
 def constraints(values: Mapping[str, Any]) -> Constraints:

@@ -241,6 +241,33 @@ def test_claims_of_others(place, converge):
     assert lost["reason"] == "claim_lost" and place.domains() == []
 
 
+def test_taking_back_leaves_the_users_volumes(place):
+    """A claim that is withdrawn, one that is too old, and a VM that was just made: a volume that the user gave stays, whatever is to go with the VM."""
+    place.make_volume("mine.qcow2", 16 * MIB)
+    disks = [{"name": "root", "pool": place.pool, "image": "image.qcow2", "size": "16MiB"},
+             {"name": "data", "pool": place.pool, "volume": "mine.qcow2", "delete_with_vm": True}]
+    vms = [item(place, disks=disks)]
+    place.run("vm_set", step="claim", ticket="t1", vms=vms)
+    assert place.run("vm_set", step="withdraw", ticket="t1", vms=[{"name": place.name()}])["changed"] is True
+    assert place.domains() == [] and place.files() == ["mine.qcow2"]
+    place.run("vm_set", step="claim", ticket="t1", vms=vms)
+    made = place.run("vm_set", claim_ttl=-1, vms=vms)["vms"][0]   # the claim is too old at once
+    assert made["created"] is True and "mine.qcow2" in place.files()
+    other = place.run("vm_set", step="withdraw", ticket="t2", vms=[{"name": place.name(), "uuid": "00000000-0000-4000-8000-000000000001"}])
+    assert other["changed"] is False and len(place.domains()) == 1
+    assert place.run("vm_set", step="withdraw", ticket="t2", vms=[{"name": place.name(), "uuid": made["uuid"]}])["changed"] is True
+    assert place.domains() == [] and place.files() == ["mine.qcow2"]
+
+
+def test_a_name_that_somebody_else_took_meanwhile_is_no_claim(place):
+    """A run that was too slow finds another's VM under the name: it builds nothing, and leaves that VM alone."""
+    place.run("vm_set", step="claim", ticket="t1", vms=[item(place)])
+    theirs = place.run("vm_set", claim_ttl=-1, vms=[item(place)])["vms"][0]
+    before = place.snapshot()
+    lost = place.run("vm_set", fails=True, step="build", ticket="t1", claimed=[place.name()], vms=[item(place, description="mine")])
+    assert lost["reason"] == "claim_lost" and place.snapshot() == before and theirs["uuid"] == place.domains()[0].UUIDString()
+
+
 def test_a_claim_leaves_existing_vms_as_they_are(place, converge):
     """Building then converges them."""
     converge("vm_set", vms=[item(place)])

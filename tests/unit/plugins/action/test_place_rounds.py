@@ -204,6 +204,8 @@ def race(monkeypatch: pytest.MonkeyPatch, clock: Clock, runs: Sequence[Run], dic
             next(steps)
         except StopIteration:
             going.remove(chosen)
+            left = [vm["name"] for host in run.fleet.values() for vm in host.vms.values() if vm["phase"] == "pending" and vm["ticket"] == run.ticket]
+            assert left == [], "a run has ended and left claims"
         assert all(host.free >= 0 for host in run.fleet.values())
 
 
