@@ -22,7 +22,7 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Cat
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import bare, wish_of
 
 TTL_S = 60
-EXAMPLES = 500 if os.environ.get("KVMFLEET_LONG") else 20
+COUNT = 500 if os.environ.get("KVMFLEET_LONG") else 20
 CATALOGS: Dict[str, Any] = {"kvmfleet_networks": {"lan": {"cidr": "192.0.2.0/24", "gateway": "192.0.2.1"},
                                                   "few": {"cidr": "198.51.100.0/24", "pool": "few"}}}
 
@@ -230,7 +230,7 @@ def pool_of(count: int) -> Dict[str, Any]:
     return dict(CATALOGS, kvmfleet_ip_pools={"few": {"network": "few", "ranges": "198.51.100.10-198.51.100.{0}".format(9 + count)}})
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=COUNT)
 @given(st.integers(0, 1 << 30), st.lists(st.integers(0, 3), min_size=1, max_size=3), st.integers(1, 6))
 def test_as_many_win_as_there_is_room_for(seed: int, rooms: List[int], count: int) -> None:
     """Different names, addresses for just as many as there is room for: that many win, and everybody else is told why not."""
@@ -246,7 +246,7 @@ def test_as_many_win_as_there_is_room_for(seed: int, rooms: List[int], count: in
     assert len(assert_safe(fleet)) == min(room, count) == sum(len(host.vms) for host in fleet.values()), "no claim is left"
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=COUNT)
 @given(st.integers(0, 1 << 30), st.integers(2, 4), st.integers(1, 3))
 def test_one_set_by_several_runs(seed: int, count: int, size: int) -> None:
     """All of them want the same names; they are made once, and no run fails for it."""
@@ -260,7 +260,7 @@ def test_one_set_by_several_runs(seed: int, count: int, size: int) -> None:
     assert len(assert_safe(fleet)) == size == sum(len(host.vms) for host in fleet.values())
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=COUNT)
 @given(st.integers(0, 1 << 30), st.floats(0.005, 0.05))
 def test_runs_that_crash(seed: int, crashes: float) -> None:
     """Nothing is given twice, and one more run gets what it wants once the dead ones' claims are too old."""
@@ -327,7 +327,7 @@ def test_a_pinned_host_that_refuses_ends_the_run_in_its_own_words() -> None:
     assert (run.outcome, run.reason) == ("refused", "host_busy") and not any(host.vms for host in fleet.values())
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=COUNT)
 @given(st.integers(0, 1 << 30), st.sampled_from([((2, 2), 4, 2), ((2, 1), 3, 3), ((3,), 2, 2)]))
 def test_one_of_several_batches_wins_where_one_fits(seed: int, case: Any) -> None:
     """Whoever meets claims that may yet be given up waits for that, and is not refused for them."""
@@ -342,7 +342,7 @@ def test_one_of_several_batches_wins_where_one_fits(seed: int, case: Any) -> Non
     assert len(assert_safe(fleet)) == size == sum(len(host.vms) for host in fleet.values())
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=COUNT)
 @given(st.integers(0, 1 << 30), st.booleans())
 def test_limits_that_no_single_host_knows(seed: int, quota: bool) -> None:
     """A quota over the fleet and a number of VMs per host, by several runs at once: never overrun, and not left unused."""
@@ -361,7 +361,7 @@ def test_limits_that_no_single_host_knows(seed: int, quota: bool) -> None:
     assert quota or len(fleet["kvm1"].vms) == 2
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(deadline=None, max_examples=COUNT)
 @given(st.integers(0, 1 << 30), st.integers(1, 3), st.booleans())
 def test_a_host_that_misses_a_reading(seed: int, missed: int, addressed: bool) -> None:
     """It may have given out the same address since: one looks again, and gives up rather than guess. No claim is left elsewhere."""
