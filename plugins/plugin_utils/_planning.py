@@ -13,7 +13,6 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, 
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _placement, _placement_input
 from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
-from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import CAPACITY_CODES
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Disk, HostCapacity, Plan, Selector
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Request as Ask
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, mac_for, parse_mib, parse_milli, parse_size
@@ -484,7 +483,16 @@ def still_holds(wishes: Sequence[Wish], catalogs: Catalogs, hosts: Sequence[Host
     :param fresh: VM -> host, of these claims
     :param larger: whether to count claims of others with a larger ticket, which give way if they can
     """
-    spare = not any(wish.wanted.reserve_failures for wish in wishes)
+    for plenty in (True, False) if any(wish.wanted.reserve_failures for wish in wishes) else (True,):
+        broken = _broken(wishes, catalogs, hosts, states, context, fresh, larger, plenty)
+        if broken:
+            return broken
+    return None
+
+
+def _broken(wishes: Sequence[Wish], catalogs: Catalogs, hosts: Sequence[Host], states: Mapping[str, State], context: Context, fresh: Mapping[str, str],
+            larger: bool, plenty: bool) -> Optional[str]:
+    """One of the questions of still_holds(): with room taken for granted all rules, and as it is only the host in reserve."""
     seen: Dict[str, State] = {}
     for name, state in states.items():
         if state is None:
@@ -494,18 +502,16 @@ def still_holds(wishes: Sequence[Wish], catalogs: Catalogs, hosts: Sequence[Host
         others = [vm for vm in state["vms"] if vm.get("phase") == "pending" and vm not in own and (vm["name"] in fresh or (
             not larger and str(vm.get("ticket") or "") > str(context.ticket)))]
         left = dict(_without(state, own + others))
-        if spare:
+        if plenty:
             left.update(vcpus=dict(left["vcpus"], available=_PLENTY), memory=dict(left["memory"], available_mib=_PLENTY), pools={
-                pool: dict(facts, available_bytes=_PLENTY << 20) if facts.get("active") else facts for pool, facts in left["pools"].items()})
+                pool: dict(facts, available_bytes=_PLENTY << 20, free_bytes=_PLENTY << 20) if facts.get("active") else facts
+                for pool, facts in left["pools"].items()})
         seen[name] = left
     planner = _Planner(wishes, catalogs, hosts, seen, Context(None, context.claim_ttl_s))
     planner.pinned = fresh
     asks = [planner._ask(wish, request) for wish in wishes for request in wish.requests if request.name in fresh or request.name in planner.there]
     plan = planner._place(asks)
     codes = {decision.code for decision in plan.decisions if decision.code} - {"batch_refused", "exists_twice", "unreachable"}
-    if plan.ok or not codes or codes <= set(CAPACITY_CODES) - {"max_vms"}:
-        return None
-    refusals = {why.code for decision in plan.decisions for why in decision.refusals.values()}
-    if codes == {"no_capacity"} and "max_vms" not in refusals:
-        return None
-    return plan.message
+    if not plenty:
+        codes &= {"failover"}
+    return plan.message if codes and not plan.ok else None
