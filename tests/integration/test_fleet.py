@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import pytest
+import yaml
 
 from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import FleetPlaybooks
 
@@ -293,3 +294,24 @@ def test_a_host_that_is_silent_at_the_second_reading(fleet, lab):
         done = run.wait(300)
     assert done.code and done.reason == "host_unreachable" and "kvm2" in done.message, done.output
     assert (lab.where(), lab.files()) == ({}, [])
+
+
+def test_a_refusal_is_told_although_there_are_secrets(fleet, lab):
+    """What is hidden is the request, not the reason; and neither shows a secret, however talkative Ansible is."""
+    secret = {"vm_root_password": "SECRETroot", "vm_users": [{"name": "alice", "password": "SECRETuser"}]}
+    refused = fleet.refusal("create_vm", variables=secret, vm_name="web", **dict(VM, vm_vcpus=5))
+    assert refused.reason == "no_capacity" and "5 vcpus" in refused.message
+    loud = fleet.run("create_vm", "-vvv", variables=secret, vm_name="web", **dict(VM, vm_vcpus=5))
+    assert "5 vcpus" in loud.output and "SECRET" not in loud.output + refused.output
+    made = fleet.does("create_vm", "-vvv", variables=secret, vm_name="web", **VM)
+    assert made.data["changed"] == 1 and "SECRET" not in made.output
+    assert not any("SECRET" in domain.XMLDesc() for host in lab.hosts for domain in host.domains())
+
+
+@pytest.mark.parametrize(("play", "option"), [({"serial": 1}, "serial"), ({"strategy": "free"}, "strategy")])
+def test_plays_that_tear_the_hosts_apart_are_refused(fleet, lab, play, option):
+    role = {"ansible.builtin.import_role": {"name": "kvmfleet.core.vm", "tasks_from": "create", "rolespec_validate": False}, "name": "Create"}
+    (fleet.folder / "own.yml").write_text(yaml.safe_dump([dict({"name": "Own", "hosts": "kvm_hosts", "gather_facts": False, "tasks": [role]}, **play)]))
+    run = fleet.run(str(fleet.folder / "own.yml"), vm_name="web", vm_key_dir=fleet.keys, **VM)
+    assert run.code != 0 and "{0}".format(option) in run.output and "for all of them at once" in run.output or "hear all of them first" in run.output
+    assert lab.where() == {}
