@@ -104,7 +104,7 @@ class ActionModule(FleetAction):
         made = self._made(wishes, states, context)
         self._tell(made, silent)
         if not made.placement.ok:
-            return {"failed": True, "msg": made.placement.message, "reason": _code(made.placement), "placement": made.placement.as_result()}
+            return {"failed": True, "msg": made.placement.message, "reason": _code(made.placement)}
         plan.update(silent=silent, silent_first=silent, unseen=all(w.values.get("vm_allow_unreachable") for w in wishes))
         plan.update(notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
                     surplus=[name for name in made.surplus if name not in made.removed])

@@ -80,7 +80,7 @@ vms:
 placement:
   description: For each VM its host, score and runner-up, and why the other hosts were refused.
   type: dict
-  returned: success, and where no host fits
+  returned: success
 next:
   description: What comes next - V(ignore:build), V(ignore:again) or V(ignore:failed).
   type: str
