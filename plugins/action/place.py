@@ -140,9 +140,8 @@ class ActionModule(FleetAction):
                 held = {str(vm["name"]): host for host, vm in holders(states) if vm.get("ticket") == context.ticket and vm.get("phase") == "pending"}
                 return FleetPlan(placement=without.placement, fresh=held, waiting=dict.fromkeys(without.placement.hosts, why), sweep=without.sweep,
                                  yields=any(str(vm.get("ticket") or "") < str(context.ticket) for vm in rivals), notes=without.notes)
-        if fault is not None:
-            raise fault
-        assert made is not None
+        if made is None:
+            raise fault or AssertionError("neither a plan nor why there is none")
         return made
 
     def _tell(self, made: FleetPlan, silent: Mapping[str, str]) -> None:

@@ -230,10 +230,10 @@ def _bond(name: str, data: Any, links: Sequence[str], openvswitch: bool) -> Bond
     if data is not None and not isinstance(data, Mapping):
         raise SpecError("bond", data, "is not a mapping", "Write it as {mode: active-backup}")
     data = data or {}
+    known = ("name", "mode", "miimon", "lacp_rate", "xmit_hash_policy", "primary")
     for key in data:
-        if key not in ("name", "mode", "miimon", "lacp_rate", "xmit_hash_policy", "primary"):
-            raise SpecError("bond.{0}".format(key), data[key], "is not known", near(str(key), ("name", "mode", "miimon", "lacp_rate", "xmit_hash_policy",
-                                                                                              "primary")))
+        if key not in known:
+            raise SpecError("bond.{0}".format(key), data[key], "is not known", near(str(key), known))
     if not links:
         raise SpecError("links", None, "names no link, and a bond needs at least one", "Name the links that the bond is made of")
     mode = one_of("bond.mode", data.get("mode") or "active-backup", BOND_MODES)
