@@ -11,7 +11,7 @@ import time
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Callable, Collection, Dict, List, Optional, Sequence
+from typing import Any, Callable, Collection, Dict, List, Optional, Sequence, Set, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _domain_xml, _live, _metadata, _power, _seed, _vm_result, _volume_job, _volumes
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord
@@ -71,6 +71,11 @@ def _deletion(plan: Optional[VmPlan]) -> Optional[VmPlan]:
     if plan is None:
         return None
     return plan if plan.kind == "delete" else plan.first
+
+
+def _shape(root: ET.Element) -> Tuple[Any, ...]:
+    """What of a definition the schema is about, but for values that are names, numbers and paths in all of them."""
+    return tuple((element.tag, tuple(sorted(element.attrib)), element.get("type"), element.get("model")) for element in root.iter())
 
 
 def _guarded(work: Callable[[], None], outcome: Outcome) -> None:
@@ -245,10 +250,18 @@ class Converger:
 
     def book(self, outcomes: Sequence[Outcome]) -> None:
         """Book all of them; for callers that hold the host's lock."""
+        shapes: Set[Tuple[Any, ...]] = set()
+        checked: Set[str] = set()
+        for outcome in outcomes:
+            shape = _shape(outcome.plan.root) if outcome.plan is not None and outcome.plan.root is not None else ()
+            if shape not in shapes:
+                checked.add(outcome.name)
+            shapes.add(shape)
         if outcomes:
-            _in_parallel(outcomes, self._book)
+            # libvirt reads its whole schema anew for each domain that it validates: of VMs that differ in their values only, one is enough
+            _in_parallel(outcomes, lambda outcome: self._book(outcome, outcome.name in checked))
 
-    def _book(self, outcome: Outcome) -> None:
+    def _book(self, outcome: Outcome, validate: bool = True) -> None:
         """Define the domain, or write its grown definition: from here on its room is taken."""
         plan = outcome.plan
         if plan is None or plan.root is None or plan.metadata is None:
@@ -257,7 +270,7 @@ class Converger:
         booked = self._unfinished(plan, plan.metadata)
         if plan.kind == "create" or plan.define:
             _metadata.store(plan.root, dataclasses.replace(booked, hopeless=[]))
-            domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.root), libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.root), libvirt.VIR_DOMAIN_DEFINE_VALIDATE if validate else 0)
             if plan.record is not None and plan.record.active:
                 write_metadata(domain, booked)  # into the running definition, which readers may see
         elif plan.mark:
