@@ -24,7 +24,7 @@ help:  ## This list
 
 ## What the others stand on
 
-PACKAGES := $(addprefix packages-,build check run image test bench)
+PACKAGES := $(addprefix packages-,build check run image test bench lab browser events)
 .PHONY: $(PACKAGES) venv requirements
 $(PACKAGES): packages-%:
 	@scripts/packages.sh $*
@@ -49,6 +49,13 @@ demo: packages-run packages-image venv  ## A VM from a real cloud image on this 
 
 demo-clean: venv  ## Remove what the demo made
 	@scripts/demo-clean.sh
+
+.PHONY: lab lab-clean
+lab: packages-lab packages-image venv  ## Three real KVM hosts (systemd, sshd, libvirtd) as containers on this machine, and their inventory
+	@scripts/lab.sh up
+
+lab-clean: venv  ## Remove the lab
+	@scripts/lab.sh down
 
 ## Gates
 
@@ -100,6 +107,22 @@ test-image: packages-image
 
 integration: packages-test venv  ## Everything against a real libvirtd
 	scripts/with-libvirtd.sh pytest tests/integration
+
+.PHONY: molecule lab-tests awx events browser
+molecule: packages-lab packages-test venv  ## The molecule scenarios in a lab of their own; SCENARIO=fleet for one
+	scripts/molecule.sh $(SCENARIO)
+
+lab-tests: packages-lab packages-test venv  ## What only real hosts can show: networks that cannot lock out, set-up of hosts, the tutorial
+	scripts/with-libvirtd.sh pytest tests/lab
+
+awx: packages-test venv  ## Job templates, surveys and jobs as AWX runs them
+	scripts/with-libvirtd.sh pytest tests/awx
+
+events: packages-test packages-events venv  ## Rulebooks, by a real ansible-rulebook
+	scripts/with-libvirtd.sh pytest tests/events
+
+browser: packages-browser venv  ## The fleet page in a real browser
+	pytest tests/browser
 
 .PHONY: test test-long bench
 test: packages-build  ## All gates but test-long and bench; what .ci/run runs

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the Debian or Ubuntu packages of the named sets, as far as they are missing.
-# Usage: packages.sh [--list] SET...   with SET one of build, check, run, image, test, bench
+# Usage: packages.sh [--list] SET...   with SET one of build, check, run, image, test, bench, lab, browser, events
 set -euo pipefail
 
 packages_of() {
@@ -17,7 +17,12 @@ packages_of() {
         test) packages_of run; packages_of image; packages_of check ;;
         # ganeti-htools has the peers of the placement figures
         bench) packages_of run; echo ganeti-htools genisoimage ;;
-        *) echo "packages.sh: there is no set '$1' (build, check, run, image, test, bench)" >&2; exit 2 ;;
+        # hosts as containers; crun refuses the hybrid cgroups of some machines
+        lab) echo podman runc netavark aardvark-dns mmdebstrap debian-archive-keyring openssh-client iproute2 nftables ;;
+        browser) echo chromium chromium-driver ;;
+        # ansible-rulebook's rules run in Java
+        events) echo default-jre-headless ;;
+        *) echo "packages.sh: there is no set '$1' (build, check, run, image, test, bench, lab, browser, events)" >&2; exit 2 ;;
     esac
 }
 
