@@ -4,6 +4,7 @@
 """The storage pools of a host: folders, LVM volume groups and NFS exports. Nothing is ever formatted, and no pool is moved."""
 from __future__ import annotations
 
+import dataclasses
 import os
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ _FOLDER_MODE = 0o711
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """A storage pool. What is None is not said: an existing pool is taken as it is."""
+    """A storage pool. What is None is not said: an existing pool is taken as it is. C(default_path) is for one that does not exist yet."""
 
     name: str
     type: Optional[str] = None
@@ -35,6 +36,7 @@ class PoolSpec:
     server: Optional[str] = None
     export: Optional[str] = None
     autostart: bool = True
+    default_path: Optional[str] = None
 
     @property
     def kind(self) -> str:
@@ -59,7 +61,7 @@ def check_pool(spec: PoolSpec) -> None:
         for option in options:
             if getattr(spec, option) and kind != spec.kind:
                 raise SpecError(option, getattr(spec, option), "is not for a pool of type {0}".format(spec.kind), "Leave it out, or use type {0}".format(kind))
-    for option in ("path", "export"):
+    for option in ("path", "default_path", "export"):
         value = getattr(spec, option)
         if value and not os.path.isabs(value):
             raise SpecError(option, value, "has to be an absolute path", "Begin it with /")
@@ -131,6 +133,8 @@ class PoolConverger:
         if self.handle is not None:
             self.there = observed(self.handle.XMLDesc())
             require_same(spec, self.there)
+        elif spec.kind != "logical" and not spec.path:
+            self.spec = dataclasses.replace(spec, path=spec.default_path)
 
     def present(self, check: bool) -> Dict[str, Any]:
         """Make it defined, active and started at boot; the module's result."""

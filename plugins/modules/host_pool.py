@@ -32,6 +32,9 @@ options:
   path:
     description: Folder of a V(dir) pool, or where a V(netfs) pool is mounted. Needed where the pool does not exist yet.
     type: path
+  default_path:
+    description: Like O(path), for a pool that does not exist yet; one that exists may be elsewhere.
+    type: path
   volume_group:
     description: LVM volume group of a V(logical) pool. Needed where the pool does not exist yet; the volume group has to exist.
     type: str
@@ -103,6 +106,7 @@ def main() -> None:
         name={"type": "str", "required": True},
         type={"type": "str", "choices": list(POOL_TYPES)},
         path={"type": "path"},
+        default_path={"type": "path"},
         volume_group={"type": "str"},
         server={"type": "str"},
         export={"type": "str"},
@@ -113,7 +117,7 @@ def main() -> None:
 
     def work(conn: Any) -> Dict[str, Any]:
         converger = PoolConverger(conn, PoolSpec(**{key: params[key] for key in (
-            "name", "type", "path", "volume_group", "server", "export", "autostart")}))
+            "name", "type", "path", "default_path", "volume_group", "server", "export", "autostart")}))
         result = (converger.present if params["state"] == "present" else converger.absent)(module.check_mode)
         if not module._diff:
             del result["diff"]
