@@ -38,7 +38,7 @@ import time
 import urllib.parse
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = Path("/var/lib/kvmfleet/lab")
@@ -581,9 +581,8 @@ def limits() -> List[str]:
 
 def remove_container(name: str) -> None:
     """Remove a container with its disk. podman may need a second call for one that was killed behind its back."""
-    podman("rm", "--force", "--time=0", "--volumes", name, check=False)
-    if podman("ps", "--all", "--quiet", "--filter", "id={0}".format(name), check=False) or podman("ps", "--all", "--quiet", "--filter", "name=^{0}$".format(name)):
-        podman("rm", "--force", "--time=0", "--volumes", name)
+    podman("rm", "--force", "--ignore", "--time=0", "--volumes", name, check=False)
+    podman("rm", "--force", "--ignore", "--time=0", "--volumes", name)
 
 
 def clear_folder(folder: Path) -> None:
