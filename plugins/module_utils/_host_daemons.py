@@ -192,7 +192,19 @@ class DaemonConverger:
     def _systemctl(self, verb: str, names: Sequence[str]) -> None:
         code, out, err = self.run(["systemctl", verb] + list(names))
         if code:
-            raise FleetError("systemctl {0} {1} failed: {2}".format(verb, " ".join(names), " ".join((err or out).split())), "daemon_failed")
+            said = [line for name in names for line in self._journal(name)]
+            raise FleetError("systemctl {0} {1} failed: {2}".format(verb, " ".join(names), said[-1] if said else " ".join((err or out).split())),
+                             "daemon_failed")
+
+    def _journal(self, name: str) -> List[str]:
+        """What a service itself has said last; systemd's own words only say to look there."""
+        _code, out, _err = self.run(["journalctl", "--no-pager", "-o", "cat", "-n", "30", "-u", name, "_COMM=" + name.partition(".")[0]])
+        return [line for line in out.splitlines() if line.strip()]
+
+    def _start(self, names: Sequence[str]) -> None:
+        """Start units, also those that systemd has given up."""
+        self._systemctl("reset-failed", names)
+        self._systemctl("start", names)
 
     def _enable(self, check: bool) -> List[str]:
         masked = [name for name in self._wanted() if self._unit(name).file_state.startswith("masked")]
@@ -211,9 +223,9 @@ class DaemonConverger:
     def _listen(self, check: bool) -> List[str]:
         silent = self._silent()
         if silent and not check:
-            self._systemctl("start", [name for service in silent for name in sockets_of(service) if self._unit(name).there])
+            self._start([name for service in silent for name in sockets_of(service) if self._unit(name).there])
             # So that networks and pools that start at boot are there now as well
-            self._systemctl("start", [service + ".service" for service in silent])
+            self._start([service + ".service" for service in silent])
         return ["start {0}".format(service) for service in silent]
 
     def _switch_tls(self, check: bool) -> List[str]:
@@ -236,7 +248,10 @@ class DaemonConverger:
         return "libvirtd.service" if self.kind == "monolithic" else "virtproxyd.service"
 
     def _open_tls(self, socket: str) -> None:
-        """systemd refuses to open a socket of a running service, and whoever connects in between starts it again. Running VMs do not notice."""
+        """systemd refuses to open a socket of a running service, and whoever connects in between starts it again. Running VMs do not notice.
+
+        A daemon that does not start with TLS (it is particular about certificates) is started without it.
+        """
         for attempt in range(_TLS_ATTEMPTS):
             self._systemctl("stop", [self._server()])
             code, out, err = self.run(["systemctl", "start", socket])
@@ -244,8 +259,14 @@ class DaemonConverger:
                 break
             if attempt == _TLS_ATTEMPTS - 1:
                 raise FleetError("{0} does not start: {1}".format(socket, " ".join((err or out).split())), "daemon_failed")
-        if self.kind == "monolithic":
-            self._systemctl("start", [self._server()])
+        try:
+            self._start([self._server()])
+        except FleetError as exc:
+            self._systemctl("disable", [socket])
+            self._systemctl("stop", [socket])
+            names = [name for name in sockets_of(self._server().partition(".")[0]) if self._unit(name).there]
+            self._start(names + [self._server()])
+            raise FleetError("libvirt does not start with TLS, and was started without it again. {0}".format(exc), exc.code) from None
 
     def _close_tls(self, socket: str) -> None:
         """The running daemon would go on listening on the socket that it was given."""

@@ -65,7 +65,8 @@ def _builder(name: str, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days
 
 
 def _usage(signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(digital_signature=not signs, content_commitment=False, key_encipherment=False, data_encipherment=False, key_agreement=False,
+    # libvirt asks for key encipherment, although nothing of that kind is done with these keys
+    return x509.KeyUsage(digital_signature=not signs, content_commitment=False, key_encipherment=not signs, data_encipherment=False, key_agreement=False,
                          key_cert_sign=signs, crl_sign=signs, encipher_only=False, decipher_only=False)
 
 
