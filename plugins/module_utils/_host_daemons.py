@@ -18,8 +18,10 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecErr
 
 KINDS = ("monolithic", "modular")
 STAMP = "/run/kvmfleet/daemons.json"
-# Beside libvirt's own *.conf. TLS_FILES count only where TLS is on.
 CONFIGURATION = ("/etc/libvirt/*.conf", "/etc/default/libvirtd", "/etc/sysconfig/libvirtd")
+# These are for clients, or for daemons that are not to be restarted under VMs
+_OF_OTHERS = ("libvirt.conf", "libvirt-admin.conf", "virtlogd.conf", "virtlockd.conf")
+# They count only where TLS is on
 TLS_FILES = ("/etc/pki/CA/cacert.pem", "/etc/pki/libvirt/servercert.pem", "/etc/pki/libvirt/private/serverkey.pem")
 _DRIVERS = ("qemu", "network", "storage", "nodedev", "secret", "nwfilter", "interface")
 _TLS_ATTEMPTS = 10
@@ -92,9 +94,10 @@ def kind_of(units: Dict[str, Unit]) -> str:
 
 def configuration(tls: bool, mounts: str, patterns: Iterable[str] = CONFIGURATION, tls_files: Iterable[str] = TLS_FILES) -> Dict[str, str]:
     """What a daemon reads at its start: a digest for each file, and the huge pages that are mounted."""
-    paths = sorted({path for pattern in patterns for path in glob.glob(pattern)} | {path for path in tls_files if tls and os.path.exists(path)})
+    paths = {path for pattern in patterns for path in glob.glob(pattern) if os.path.basename(path) not in _OF_OTHERS}
+    paths |= {path for path in tls_files if tls and os.path.exists(path)}
     seen = {}
-    for path in paths:
+    for path in sorted(paths):
         with open(path, "rb") as file:
             seen[path] = hashlib.sha256(file.read()).hexdigest()
     seen["hugetlbfs"] = " ".join(sorted(words[1] for words in (line.split() for line in mounts.splitlines()) if len(words) > 2 and words[2] == "hugetlbfs"))
