@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Set
+from typing import Iterator, List, NamedTuple, Set, Tuple
 
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+|~~~+)(?P<language>[^`]*)$")
@@ -39,6 +39,7 @@ class Command(NamedTuple):
     line: int
     text: str
     output: str = ""
+    section: str = ""
 
 
 def slug(heading: str) -> str:
@@ -56,6 +57,7 @@ class Page:
     links: List[Link] = field(default_factory=list)
     blocks: List[Block] = field(default_factory=list)
     spans: List[Block] = field(default_factory=list)
+    headings: List[Tuple[int, str]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -73,7 +75,9 @@ class Page:
             elif not block.language:
                 found += [c for c in _joined(block) if c.text.startswith(_PROGRAMS)]
         found += [Command(span.line, span.text) for span in self.spans if span.text.startswith(_PROGRAMS) and " " in span.text]
-        return iter(sorted(found))
+        for command in sorted(found):
+            above = [text for line, text in self.headings if line < command.line]
+            yield command._replace(section=above[-1] if above else "")
 
 
 def _joined(block: Block) -> Iterator[Command]:
@@ -137,6 +141,7 @@ def read(path: Path) -> Page:
                     number += 1
                     anchor = "{0}-{1}".format(slug(heading.group(2)), number)
                 page.anchors.add(anchor)
+                page.headings.append((i + 1, heading.group(2)))
             page.links += [Link(i + 1, target) for target in _LINK.findall(_SPAN.sub("``", line))]
             page.spans += [Block(i + 1, "span", text.strip()) for _ticks, text in _SPAN.findall(line)]
         i += 1

@@ -171,9 +171,9 @@ def test_the_index_names_every_page():
     assert sorted({path.name for path in ROOT.glob("docs/*.md")} - {"README.md"} - named) == []
 
 
-def test_every_playbook_role_and_module_is_somewhere_in_the_pages():
+def test_every_playbook_and_role_is_somewhere_in_the_pages():
     text = "\n".join(page.path.read_text() for page in PAGES.values())
-    assert [name for name in PLAYBOOKS + ROLES + MODULES if not re.search(r"\b{0}\b".format(name), text)] == []
+    assert [name for name in PLAYBOOKS + ROLES if not re.search(r"\b{0}\b".format(name), text)] == []
 
 
 @pytest.mark.parametrize("name,command", every(lambda page: page.commands()))
@@ -187,6 +187,14 @@ def test_names_of_ours_exist(name):
     known |= {path.stem for path in ROOT.glob("extensions/eda/*/*.yml")} | {"kvmfleet"}  # rulebooks, and the action group
     for found in re.findall(r"\bkvmfleet\.core\.([a-z_]+)", PAGES[name].path.read_text()):
         assert found in known, "there is no kvmfleet.core." + found
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_variables_that_pages_speak_of_exist(name):
+    known = set().union(*(options for role in ROLES for options in specs(role).values())) | set(MODULES) | set(ROLES) | HOST_VARIABLES | set(SCHEMAS)
+    for span in PAGES[name].spans:
+        for word in re.findall(r"(?<![\w./-])vm_[a-z_]+(?![\w*./-])", span.text):
+            assert word in known or word in PLAYBOOKS, "line {0}: there is no {1}".format(span.line, word)
 
 
 # YAML
