@@ -15,6 +15,14 @@ git ls-files -co --exclude-standard -z -- docs CONTRIBUTING.md README.md LICENSE
 # The front page is docs/README.md, one folder up
 sed -E 's#\]\(([a-z])#](docs/\1#g; s#\]\(\.\./#](#g' docs/README.md >"$out/src/index.md"
 cat docs/sphinx/toctree.md >>"$out/src/index.md"
+# Pages that have no place there yet come last, so that none is lost
+{
+    printf '\n```{toctree}\n:hidden:\n:caption: More\n\n'
+    for page in docs/*.md roles/*/README.md extensions/*/README.md CONTRIBUTING.md; do
+        [ "$page" = docs/README.md ] || [ ! -e "$page" ] || grep -qxF "${page%.md}" docs/sphinx/toctree.md || echo "${page%.md}"
+    done
+    printf '```\n'
+} >>"$out/src/index.md"
 rm "$out/src/docs/README.md"
 # antsibull-docs refuses a folder that others can write to
 mkdir -p "$out/src/collections/kvmfleet/core"

@@ -8,7 +8,8 @@ project = "kvmfleet.core"
 copyright = "kvmfleet contributors"
 extensions = ["myst_parser", "sphinx_antsibull_ext"]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
-exclude_patterns = ["docs/sphinx"]
+# The front page of the repository is not one of the site, which has docs/README.md for that
+exclude_patterns = ["README.md", "docs/sphinx"]
 html_theme = "sphinx_ansible_theme"
 html_title = "kvmfleet.core"
 html_use_smartypants = False
