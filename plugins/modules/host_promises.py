@@ -42,7 +42,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: It changes nothing.
+    description: It changes nothing. In check mode it does not fail for what is missing, since tasks before it may be about to make that.
   diff_mode:
     support: none
     description: It changes nothing.

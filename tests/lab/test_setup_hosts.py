@@ -206,15 +206,26 @@ def test_users_may_use_libvirt_and_set_hosts_up_by_sudo(hosts):
     ({"kvm_pools": {"fast": {"volume_group": "vg_none"}}, "kvm_host_install_packages": False}, ["vg_none"]),
     ({"kvm_pools": {"default": {"path": "/elsewhere"}}}, ["/var/lib/libvirt/images", "not moved"]),
     ({"kvm_host_sysctls": {"net.ipv4.no_such": 1}}, ["net.ipv4.no_such"]),
-    ({"kvmfleet_networks": {"lan": {}}, "kvm_networks": {"wan": {"bridge": "br-none"}}, "kvm_storage_classes": {"nvme": "none"},
-      "kvmfleet_images": {"own:1": {"volume": "own.qcow2"}}},
-     ["network lan: libvirt's network lan does not exist", "network wan: there is no bridge br-none", "storage class nvme: there is no pool none",
-      "image own:1: there is no volume own.qcow2"]),
 ])
 def test_what_is_refused(hosts, variables, words):
     said = hosts.refusal("kvm1", **variables)
     for word in words:
         assert word in said
+
+
+@pytest.mark.long
+def test_all_that_a_host_does_not_keep_is_named(hosts):
+    promised = {"kvmfleet_networks": {"lan": {}}, "kvm_networks": {"wan": {"bridge": "br-none"}}, "kvm_storage_classes": {"nvme": "none"},
+                "kvmfleet_images": {"own:1": {"volume": "own.qcow2"}}}
+    clauses = ["network lan: libvirt's network lan does not exist", "network wan: there is no bridge br-none", "storage class nvme: there is no pool none",
+               "image own:1: there is no volume own.qcow2"]
+    foretold = hosts.does("--check", host="kvm1", **promised)
+    done = hosts.lab.play("setup_hosts", "--limit", "kvm1", variables=promised)
+    assert (done.code, done.changed, done.failed) == (2, 0, 1), done.output
+    for clause in clauses:
+        assert clause in done.output and clause in foretold.output
+    fewer = dict(promised, kvm_host_promises={"images": [], "networks": [], "storage_classes": []})
+    assert hosts.does(host="kvm1", **fewer).changed == 0
 
 
 @pytest.mark.long
