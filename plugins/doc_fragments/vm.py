@@ -386,9 +386,11 @@ scaling:
       description: Whether the run has not ended yet.
       type: bool
       default: false
-    alert:
-      description: Digest of the alert that it acts on.
-      type: str
+    acting:
+      description: Digests of the alerts that it acts on.
+      type: list
+      elements: str
+      default: []
     alerts:
       description: Digests of the alerts that were acted on.
       type: list

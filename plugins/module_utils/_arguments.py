@@ -121,7 +121,7 @@ SET_OPTIONS: Dict[str, Any] = {
     "seed": {"type": "dict", "options": SEED_OPTIONS},
     "scaling": {"type": "dict", "options": {
         "expect": {"type": "str", "default": ""}, "ticket": {"type": "str", "default": ""}, "at": {"type": "str"}, "open": {"type": "bool", "default": False},
-        "alert": {"type": "str"}, "alerts": {"type": "list", "elements": "str", "default": []}}},
+        "acting": {"type": "list", "elements": "str", "default": []}, "alerts": {"type": "list", "elements": "str", "default": []}}},
 }
 
 

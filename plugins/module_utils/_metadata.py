@@ -60,21 +60,21 @@ class Scaling:
     :param ticket: random value of the run that acted; whoever wants to be the next has to name it
     :param at: when that was
     :param open: whether that run has not said yet how it ended
-    :param alert: what it acted on, until it has ended
+    :param acting: what it acts on, until it has ended
     :param alerts: what was acted on, the latest last
     """
 
     ticket: str
     at: str
     open: bool = False
-    alert: Optional[str] = None
+    acting: Tuple[str, ...] = ()
     alerts: Tuple[str, ...] = ()
 
     def as_dict(self) -> Dict[str, Any]:
         """As plain data for results; its age is that by this host's clock, null where the time cannot be read."""
         age = age_seconds(self.at)
-        return {"ticket": self.ticket, "at": self.at, "age_s": None if age == float("inf") else round(age, 3), "open": self.open, "alert": self.alert,
-                "alerts": list(self.alerts)}
+        return {"ticket": self.ticket, "at": self.at, "age_s": None if age == float("inf") else round(age, 3), "open": self.open,
+                "acting": list(self.acting), "alerts": list(self.alerts)}
 
 
 @dataclass
@@ -148,10 +148,9 @@ def to_element(meta: VmMetadata, namespaced: bool = True) -> ET.Element:
         scaling = ET.SubElement(root, prefix + "scaling", ticket=meta.scaling.ticket, at=meta.scaling.at)
         if meta.scaling.open:
             scaling.set("open", "yes")
-        if meta.scaling.alert is not None:
-            scaling.set("alert", meta.scaling.alert)
-        for alert in meta.scaling.alerts:
-            ET.SubElement(root, prefix + "alert").text = alert
+        for tag in ("acting", "alerts"):
+            for alert in getattr(meta.scaling, tag):
+                ET.SubElement(root, prefix + tag).text = alert
     if meta.seed_instance_id is not None:
         seed = ET.SubElement(root, prefix + "seed", instance_id=meta.seed_instance_id, format=meta.seed_format or "nocloud")
         if meta.seed_hash:
@@ -166,7 +165,7 @@ def _int(text: Optional[str]) -> Optional[int]:
 def from_element(root: ET.Element) -> VmMetadata:
     """Our metadata out of its element, whose children are in our namespace or in none; unknown ones (of newer versions) are passed over."""
     meta = VmMetadata()
-    alerts: List[str] = []
+    alerts: Dict[str, List[str]] = {"acting": [], "alerts": []}
     for child in root:
         tag = child.tag.rpartition("}")[2]
         if tag in _TEXTS:
@@ -187,13 +186,13 @@ def from_element(root: ET.Element) -> VmMetadata:
                 child.get("disk", ""), child.get("pool", ""), child.get("name", ""), _int(child.get("bytes")) or 0, _int(child.get("reserve")),
                 child.get("planned") == "yes", child.get("given") == "yes"))
         elif tag == "scaling":
-            meta.scaling = Scaling(child.get("ticket", ""), child.get("at", ""), child.get("open") == "yes", child.get("alert"))
-        elif tag == "alert":
-            alerts.append(child.text or "")
+            meta.scaling = Scaling(child.get("ticket", ""), child.get("at", ""), child.get("open") == "yes")
+        elif tag in alerts:
+            alerts[tag].append(child.text or "")
         elif tag == "seed":
             meta.seed_instance_id, meta.seed_hash, meta.seed_format = child.get("instance_id"), child.get("sha256"), child.get("format")
     if meta.scaling is not None:
-        meta.scaling = dataclasses.replace(meta.scaling, alerts=tuple(alerts))
+        meta.scaling = dataclasses.replace(meta.scaling, acting=tuple(alerts["acting"]), alerts=tuple(alerts["alerts"]))
     return meta
 
 

@@ -347,7 +347,7 @@ class ScalingSpec:
     ticket: str  # empty: nothing is kept any more
     at: Optional[str] = None  # C(None): now
     open: bool = False
-    alert: Optional[str] = None
+    acting: Tuple[str, ...] = ()
     alerts: Tuple[str, ...] = ()
 
 
@@ -552,14 +552,15 @@ _FLAGS = ("purge_disks", "purge_nics", "adopt", "allow_restart", "force")
 
 
 def _scaling(params: Mapping[str, Any]) -> ScalingSpec:
-    tokens = [("expect", params.get("expect")), ("ticket", params.get("ticket")), ("alert", params.get("alert"))]
-    for key, token in tokens + [("alerts[{0}]".format(i), alert) for i, alert in enumerate(params.get("alerts") or [])]:
+    tokens = [("expect", params.get("expect")), ("ticket", params.get("ticket"))]
+    listed = {key: tuple(str(alert) for alert in params.get(key) or []) for key in ("acting", "alerts")}
+    for key, token in tokens + [("{0}[{1}]".format(key, i), alert) for key, alerts in listed.items() for i, alert in enumerate(alerts)]:
         if token and not _TOKEN.match(str(token)):
             raise SpecError("scaling." + key, token, "is not a ticket or the digest of an alert", "Use 1 to 64 hexadecimal digits")
     if params.get("at") and not _TIMESTAMP.match(str(params["at"])):
         raise SpecError("scaling.at", params["at"], "is not a time", "Write it as 2026-01-31T12:00:00Z, or leave it out for now")
     return ScalingSpec(str(params.get("expect") or ""), str(params.get("ticket") or ""), params.get("at") or None, bool(params.get("open")),
-                       params.get("alert") or None, tuple(str(alert) for alert in params.get("alerts") or []))
+                       listed["acting"], listed["alerts"])
 
 
 def vm_from_params(params: Mapping[str, Any]) -> VmSpec:

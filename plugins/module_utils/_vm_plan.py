@@ -236,7 +236,7 @@ class _Planner:
         if kept != wanted.expect:
             raise FleetError("The set of VM {0} was scaled by another run meanwhile".format(self.spec.name), "scaled_meanwhile")
         self.meta.scaling = _metadata.Scaling(
-            wanted.ticket, wanted.at or _metadata.utc_now(), wanted.open, wanted.alert, wanted.alerts) if wanted.ticket else None
+            wanted.ticket, wanted.at or _metadata.utc_now(), wanted.open, wanted.acting, wanted.alerts) if wanted.ticket else None
         self.plan.mark = True
 
     def _nics(self) -> None:

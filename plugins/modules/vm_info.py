@@ -236,7 +236,8 @@ vms:
     scaling:
       description:
         - The last act of scaling the set of which it is the first member, else null.
-        - Has C(ticket), C(at), C(age_s) by this host's clock, C(open) while the run is at work, C(alert) that it acts on, and C(alerts) that were acted on.
+        - Has C(ticket), C(at), C(age_s) by this host's clock, C(open) while the run is at work, C(acting), the alerts that it
+          acts on, and C(alerts) that were acted on.
       type: dict
       returned: always
     volumes:

@@ -18,7 +18,7 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Cat
 
 # A run that has not said how it ended holds its alert for so long; then it is taken for dead.
 WORK_S = 900
-MOST_ALERTS = 32
+MOST_ALERTS = 100
 SEED_VARIABLES = ("vm_ssh_key", "vm_users", "vm_root_password", "vm_user_data", "vm_meta_data", "vm_network_config", "vm_packages", "vm_runcmd",
                   "vm_write_files", "vm_timezone", "vm_locale", "vm_seed_format")
 _SEED = "seed"
@@ -28,7 +28,7 @@ _USUAL_CPU_MODE = {"kvm": "host-model", "qemu": "maximum"}
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked for: a number of members, or a step up or down. C(alert) is the digest of what it is asked for by."""
+    """What is asked for: a number of members, or a step up or down. C(alerts) are digests of what it is asked for by."""
 
     count: Optional[int] = None
     direction: Optional[str] = None
@@ -36,7 +36,7 @@ class Ask:
     maximum: Optional[int] = None
     step: int = 1
     cooldown_s: int = 0
-    alert: Optional[str] = None
+    alerts: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Note:
     at: Optional[str] = None
     age_s: Optional[float] = None
     open: bool = False
-    alert: Optional[str] = None
+    acting: Tuple[str, ...] = ()
     alerts: Tuple[str, ...] = ()
 
     def younger_than(self, seconds: float) -> bool:
@@ -104,9 +104,9 @@ class Decision:
         return bool(self.add or self.remove)
 
 
-def digest(alert: Optional[str]) -> Optional[str]:
+def digest(alert: str) -> str:
     """An alert as it is kept: what outsiders write is never stored as it is."""
-    return hashlib.sha256(alert.encode("utf-8", "surrogatepass")).hexdigest()[:16] if alert else None
+    return hashlib.sha256(alert.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def ask_of(values: Mapping[str, Any]) -> Ask:
@@ -122,12 +122,13 @@ def ask_of(values: Mapping[str, Any]) -> Ask:
         raise SpecError("vm_max", None, "is missing: a set that grows by steps needs an end", "Give the largest number of VMs", "missing_variable")
     if count is not None:
         if values.get("vm_alert"):
-            raise SpecError("vm_alert", values["vm_alert"], "is given together with vm_count, which is done whoever asks for it",
+            raise SpecError("vm_alert", ",".join(values["vm_alert"]), "is given together with vm_count, which is done whoever asks for it",
                             "Give vm_direction instead of vm_count, or leave vm_alert out")
         if count < minimum or (maximum is not None and count > maximum):
             raise SpecError("vm_count", count, "is outside of vm_min ({0}) and vm_max ({1})".format(minimum, "none" if maximum is None else maximum),
                             "Ask for a number in between, or change these")
-    return Ask(count, direction, minimum, maximum, values["vm_step"], values["vm_cooldown"], digest(values.get("vm_alert")))
+    alerts = tuple(dict.fromkeys(digest(alert) for alert in values.get("vm_alert") or []))
+    return Ask(count, direction, minimum, maximum, values["vm_step"], values["vm_cooldown"], alerts)
 
 
 def set_of(values: Mapping[str, Any], found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Found:
@@ -167,7 +168,7 @@ def note_of(vm: Mapping[str, Any]) -> Note:
     kept = vm.get("scaling")
     if not kept:
         return Note()
-    return Note(str(kept["ticket"]), kept["at"], kept["age_s"], bool(kept["open"]), kept["alert"], tuple(kept["alerts"]))
+    return Note(str(kept["ticket"]), kept["at"], kept["age_s"], bool(kept["open"]), tuple(kept["acting"]), tuple(kept["alerts"]))
 
 
 def last_note(members: Sequence[Member]) -> Note:
@@ -177,7 +178,7 @@ def last_note(members: Sequence[Member]) -> Note:
         return Note()
     latest = min(notes, key=lambda note: float("inf") if note.age_s is None else note.age_s)
     alerts = tuple(dict.fromkeys(alert for note in notes for alert in note.alerts))
-    return Note(latest.ticket, latest.at, latest.age_s, latest.open, latest.alert, alerts)
+    return Note(latest.ticket, latest.at, latest.age_s, latest.open, latest.acting, alerts)
 
 
 def _target(ask: Ask, size: int) -> int:
@@ -193,9 +194,10 @@ def _target(ask: Ask, size: int) -> int:
 def _held_back(ask: Ask, note: Note) -> Optional[Tuple[str, str]]:
     """Why a step has to wait, as code and words."""
     ago = "some time" if note.age_s is None else "{0:.0f} s".format(note.age_s)
-    if ask.alert is not None and ask.alert in note.alerts:
-        return "alert_done", "this alert has been acted on"
-    if ask.alert is not None and note.open and note.alert == ask.alert and note.younger_than(max(WORK_S, ask.cooldown_s)):
+    fresh = set(ask.alerts) - set(note.alerts)
+    if ask.alerts and not fresh:
+        return "alert_done", "this alert has been acted on" if len(ask.alerts) == 1 else "these alerts have been acted on"
+    if ask.alerts and note.open and not fresh - set(note.acting) and note.younger_than(max(WORK_S, ask.cooldown_s)):
         return "alert_done", "another run has been acting on this alert for {0}".format(ago)
     if note.ticket and note.younger_than(ask.cooldown_s):
         return "cooldown", "the set was scaled {0} ago, and vm_cooldown is {1} s".format(ago, ask.cooldown_s)
@@ -238,14 +240,15 @@ def notes_for(ask: Ask, first: Member, last: Note, ticket: str) -> Dict[str, Dic
     which the cooldown begins, or C(undone), as if nothing had been.
     """
     own, alerts = note_of(first.vm), list(last.alerts[-MOST_ALERTS:])
-    return {"begin": {"name": first.name, "scaling": {"expect": own.ticket, "ticket": ticket, "open": True, "alert": ask.alert, "alerts": alerts}},
+    acting = list(ask.alerts[-MOST_ALERTS:])
+    return {"begin": {"name": first.name, "scaling": {"expect": own.ticket, "ticket": ticket, "open": True, "acting": acting, "alerts": alerts}},
             "done": done_note(ask, first.name, alerts, ticket, ticket),
             "undone": {"name": first.name, "scaling": {"expect": ticket, "ticket": own.ticket, "at": own.at, "alerts": alerts}}}
 
 
 def done_note(ask: Ask, name: str, alerts: Sequence[str], ticket: str, expect: str = "") -> Dict[str, Any]:
     """The item by which the first member is told that a run has ended well; without C(expect) that of a set that is new."""
-    known = [alert for alert in alerts if alert != ask.alert] + ([ask.alert] if ask.alert else [])
+    known = [alert for alert in alerts if alert not in ask.alerts] + list(ask.alerts)
     return {"name": name, "scaling": {"expect": expect, "ticket": ticket, "alerts": known[-MOST_ALERTS:]}}
 
 

@@ -66,11 +66,12 @@ def test_what_cannot_be_asked_for(given: Dict[str, Any], option: str, said: str)
 
 
 def test_bounds_of_the_variables() -> None:
-    for given in ({"vm_min": 0}, {"vm_step": 0}, {"vm_cooldown": -1}, {"vm_count": 0}):
-        with pytest.raises(SpecError):
-            values(**given)
+    for name, value in (("vm_min", 0), ("vm_step", 0), ("vm_cooldown", -1), ("vm_count", 0)):
+        with pytest.raises(SpecError, match=name):
+            values(**{name: value})
 
 
+ALERTS = st.lists(st.sampled_from(["aa", "bb", "cc"]), unique=True).map(tuple)
 NUMBERS = st.lists(st.integers(1, 30), unique=True, max_size=12)
 
 
@@ -80,14 +81,14 @@ def situations(draw: Any) -> Any:
     low = draw(st.integers(1, 8))
     high = draw(st.integers(low, 15))
     direction = draw(st.sampled_from(["up", "down", None]))
-    alert = draw(st.none() | st.sampled_from(["aa", "bb"])) if direction else None
-    ask = Ask(None if direction else draw(st.integers(low, high)), direction, low, high, draw(st.integers(1, 5)), draw(st.integers(0, 600)), alert)
+    alerts = draw(ALERTS) if direction else ()
+    ask = Ask(None if direction else draw(st.integers(low, high)), direction, low, high, draw(st.integers(1, 5)), draw(st.integers(0, 600)), alerts)
     taken = draw(NUMBERS)
     cut = draw(st.integers(0, len(taken)))
-    found = Found([member(i) for i in sorted(taken[:cut])], {i: "other" for i in taken[cut:]})
+    found = Found([member(i) for i in sorted(taken[:cut])], dict.fromkeys(taken[cut:], "other"))
     note = draw(st.just(Note()) | st.builds(
         Note, ticket=st.just("f00d"), at=st.just("2026-01-01T00:00:00Z"), age_s=st.none() | st.floats(-1000, 3000), open=st.booleans(),
-        alert=st.none() | st.sampled_from(["aa", "bb"]), alerts=st.lists(st.sampled_from(["aa", "bb", "cc"]), unique=True).map(tuple)))
+        acting=ALERTS, alerts=ALERTS))
     return ask, found, note
 
 
@@ -126,14 +127,14 @@ def test_repetitions_act_once(situation: Any) -> None:
     decision = _scaling.decide(ask, found, note)
     if ask.direction is None or not decision.acts or not found.members:
         return
-    first = dataclasses.replace(found.members[0], vm=dict(found.members[0].vm, scaling={
-        "ticket": note.ticket, "at": note.at, "age_s": note.age_s, "open": note.open, "alert": note.alert, "alerts": list(note.alerts)} if note.ticket else None))
+    kept = dataclasses.asdict(note) if note.ticket else None
+    first = dataclasses.replace(found.members[0], vm=dict(found.members[0].vm, scaling=kept))
     noted = _scaling.notes_for(ask, first, note, "beef")
     assert noted["begin"]["scaling"]["expect"] == note.ticket and noted["done"]["scaling"]["expect"] == noted["undone"]["scaling"]["expect"] == "beef"
     there = Found([member(i) for i in after(found, decision)])
     begun = as_note(noted["begin"], 1.0)
     done = as_note(noted["done"], 1.0)
-    if ask.alert is not None:
+    if ask.alerts:
         assert _scaling.decide(ask, there, begun).code == "alert_done"
         for age in (0.0, 1.0, 1e6):
             assert _scaling.decide(ask, there, dataclasses.replace(done, age_s=age)).code == "alert_done"
@@ -141,15 +142,17 @@ def test_repetitions_act_once(situation: Any) -> None:
         assert not _scaling._held_back(ask, dataclasses.replace(begun, age_s=1e6))
         assert _scaling._held_back(ask, as_note(noted["undone"], 1e6)) is None
     if ask.cooldown_s > 1:
-        other = dataclasses.replace(ask, alert="dd")
+        other = dataclasses.replace(ask, alerts=("dd",))
         assert _scaling.decide(other, there, done).code == _scaling.decide(other, there, begun).code == "cooldown"
-    assert _scaling._held_back(dataclasses.replace(ask, alert="dd"), dataclasses.replace(done, age_s=ask.cooldown_s)) is None
+    assert _scaling._held_back(dataclasses.replace(ask, alerts=("dd",)), dataclasses.replace(done, age_s=ask.cooldown_s)) is None
 
 
 def as_note(item: Dict[str, Any], age_s: float) -> Note:
     """What a member keeps that was told this so long ago."""
     kept = item["scaling"]
-    return Note(kept["ticket"], kept.get("at"), age_s, kept.get("open", False), kept.get("alert"), tuple(kept["alerts"])) if kept["ticket"] else Note()
+    if not kept["ticket"]:
+        return Note()
+    return Note(kept["ticket"], kept.get("at"), age_s, kept.get("open", False), tuple(kept.get("acting", ())), tuple(kept["alerts"]))
 
 
 def test_why_nothing_is_done() -> None:
@@ -158,20 +161,21 @@ def test_why_nothing_is_done() -> None:
     assert [_scaling.decide(ask, two, Note()).code for ask in (up, down, Ask(count=2))] == ["at_max", "at_min", "as_asked"]
     assert "12 s ago" in _scaling.decide(Ask(direction="up", maximum=9, cooldown_s=60), two, Note("ab", "t", 12.0)).words
     assert _scaling.decide(Ask(count=3), two, Note("ab", "t", 1.0)).add == [3], "a number is carried out whenever it is asked for"
+    assert _scaling.decide(Ask(direction="up", maximum=9, alerts=("aa", "bb")), two, Note("ab", "t", 1.0, alerts=("aa",))).add == [3], "bb is new"
     assert _scaling.decide(Ask(direction="up", maximum=9, cooldown_s=60), two, Note("ab", "t", -3600.0)).add == [3], "a clock that was wrong holds up nobody"
 
 
 def test_alerts_are_kept_as_digests_and_not_for_ever() -> None:
     digest = _scaling.digest("<x/>{{ evil }}\udc80")
-    assert digest is not None and len(digest) == 16 and digest == _scaling.digest("<x/>{{ evil }}\udc80") and _scaling.digest("") is None
-    alerts = tuple("{0:04x}".format(i) for i in range(40))
-    item = _scaling.notes_for(Ask(direction="up", alert="ffff"), member(1), Note("ab", "t", 1.0, alerts=alerts), "beef")["done"]
-    assert item["scaling"]["alerts"] == list(alerts[9:]) + ["ffff"]
+    assert len(digest) == 16 and digest == _scaling.digest("<x/>{{ evil }}\udc80") != _scaling.digest("")
+    alerts = tuple("{0:04x}".format(i) for i in range(120))
+    item = _scaling.notes_for(Ask(direction="up", alerts=("ffff", "0077")), member(1), Note("ab", "t", 1.0, alerts=alerts), "beef")["done"]
+    assert item["scaling"]["alerts"] == list(alerts[21:119]) + ["ffff", "0077"]
 
 
 def test_the_last_act_is_the_latest_that_any_member_knows_of() -> None:
     def kept(age_s: Optional[float], *alerts: str) -> Dict[str, Any]:
-        return {"ticket": "{0:x}".format(int(age_s or 0)), "at": "t", "age_s": age_s, "open": False, "alert": None, "alerts": list(alerts)}
+        return {"ticket": "{0:x}".format(int(age_s or 0)), "at": "t", "age_s": age_s, "open": False, "acting": [], "alerts": list(alerts)}
     last = _scaling.last_note([member(1), member(2, scaling=kept(50, "a")), member(3, scaling=kept(20, "b")), member(4, scaling=kept(None, "c"))])
     assert (last.age_s, set(last.alerts)) == (20, {"a", "b", "c"})
     assert _scaling.last_note([member(1)]) == Note()
