@@ -16,8 +16,8 @@ short_description: Read alerts that want sets of VMs scaled out of a body of Ale
 description:
   - An alert whose rule sets the labels C(kvmfleet_set) (V(web), or V(web.NAMESPACE.GROUP)) and C(kvmfleet_scale) (V(up) or V(down)) is for this.
     Others, and those that are resolved, are passed over. See docs/events.md.
-  - All alerts for one set and direction become one event with C(event.scale.set), C(vm_name), C(vm_namespace), C(vm_group), C(vm_direction) and
-    C(vm_alert), fingerprint and start of each.
+  - All alerts for one set and direction become one event with C(event.scale.set), and in C(event.scale.given) C(vm_name), C(vm_namespace) and C(vm_group)
+    if there are any, C(vm_direction) and C(vm_alert), start and fingerprint of each.
 """
 
 EXAMPLES = r"""
@@ -70,9 +70,9 @@ def read(payload: Any) -> List[Dict[str, Any]]:
     requests = []
     # More VMs are wanted sooner than fewer: where a set is asked both, up comes first and the cooldown holds back the other.
     for wanted, direction in sorted(found, key=lambda key: (key[0], key[1] != "up")):
-        name, namespace, group = (wanted.split(".") + ["", ""])[:3]
-        requests.append({"set": wanted, "vm_name": name, "vm_namespace": namespace, "vm_group": group, "vm_direction": direction,
-                         "vm_alert": ",".join(sorted(set(found[wanted, direction]))[:_MOST_ALERTS])})
+        given = dict(zip(("vm_name", "vm_namespace", "vm_group"), wanted.split(".")))
+        given.update(vm_direction=direction, vm_alert=",".join(sorted(set(found[wanted, direction]))[:_MOST_ALERTS]))
+        requests.append({"set": wanted, "given": given})
     return requests
 
 

@@ -16,7 +16,7 @@ short_description: Check the body of a webhook that asks for an operation on VMs
 description:
   - The body is one JSON object with C(operation) (V(create), V(delete), V(power) or V(scale)) and the C(vm_*) variables of that playbook, as far as they
     may come from outside. See docs/events.md.
-  - The event becomes C(event.request), with an empty text for each variable that was not given.
+  - The event becomes C(event.request), with C(operation), an empty text for each variable that was not given, and in C(given) those that were.
 options:
   operations:
     description: The operations that may be asked for.
@@ -102,7 +102,7 @@ OPERATIONS: Dict[str, Dict[str, Reader]] = {
 
 
 def read(payload: Any, operations: List[str]) -> Dict[str, Any]:
-    """The request in a body: the operation and every variable that it knows, an empty text for those that were not given. Raises Refusal."""
+    """The request in a body: the operation, every variable (an empty text for those that were not given), and in C(given) those that were. Raises Refusal."""
     if not isinstance(payload, dict):
         raise Refusal("The body is not a JSON object")
     operation = payload.get("operation")
@@ -112,16 +112,17 @@ def read(payload: Any, operations: List[str]) -> Dict[str, Any]:
     strange = sorted(repr(key)[:60] for key in payload if key != "operation" and key not in known)
     if strange:
         raise Refusal("{0} cannot be given from outside for {1}. Known: {2}".format(", ".join(strange[:3]), operation, ", ".join(known)))
-    request: Dict[str, Any] = {"operation": operation}
+    given: Dict[str, Any] = {}
     for name, reader in known.items():
-        value = payload.get(name)
+        if payload.get(name) in (None, ""):
+            continue
         try:
-            request[name] = "" if value is None or value == "" else reader(value)
+            given[name] = reader(payload[name])
         except Refusal as exc:
             raise Refusal("{0} {1}".format(name, exc)) from None
-    if not request["vm_name"]:
+    if "vm_name" not in given:
         raise Refusal("vm_name is missing")
-    return request
+    return dict(dict.fromkeys((name for variables in OPERATIONS.values() for name in variables), ""), operation=operation, given=given, **given)
 
 
 def _refuse(exc: Refusal) -> NoReturn:
