@@ -60,7 +60,7 @@ def test_the_life_of_a_vm_by_webhook(rulebooks, lab):
     port, rulebook = rulebooks["ports"]["webhook"], rulebooks["webhook"]
     for size, request in ((2, dict(VM, operation="create", vm_name="web", vm_count=2, vm_labels={"tier": "front"})),
                           (2, {"operation": "power", "vm_name": "lost", "vm_action": "start"}),
-                          (3, {"operation": "scale", "vm_name": "web", "vm_direction": "up", "vm_max": 3, "vm_state": ""}),
+                          (3, {"operation": "scale", "vm_name": "web", "vm_direction": "up", "vm_max": 3}),
                           (0, {"operation": "delete", "vm_name": "web", "vm_count": 3, "vm_confirm": 3})):
         answer = post(port, request)
         assert answer.status == 200, answer
