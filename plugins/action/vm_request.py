@@ -102,8 +102,6 @@ class ActionModule(FleetAction):
         plan["fleet"] = self._needs_placement(wishes, catalogs, hosts)
         if not plan["fleet"]:
             host = hosts[0]
-            if not host.schedulable and not any(w.wanted.host for w in wishes):
-                raise SpecError("vm_host", None, "no host takes new VMs (kvm_schedulable)", "Name the host with vm_host", "no_host")
             plan["vms"] = {host.name: [_request.host_item(request, host, catalogs) for w in wishes for request in w.requests]}
             plan["waits"] = {host.name: [r.name for w in wishes if _request.default_wait(w.values) != "none" for r in w.requests]}
         return plan
@@ -122,7 +120,7 @@ class ActionModule(FleetAction):
             group = wish.values.get("vm_group")
             if group and catalogs.entry("kvmfleet_groups", group).get("quota"):
                 return True
-        return bool(host.groups or host.admin_only or host.max_vms is not None or host.pools)
+        return bool(not host.schedulable or host.groups or host.admin_only or host.max_vms is not None or host.pools)
 
     def _select(self, verb: str, values: Dict[str, Any], hosts: List[Host], found: Optional[str]) -> Dict[str, Any]:
         selection = _request.select(values, strict=verb != "list")
