@@ -58,8 +58,8 @@ class ActionModule(FleetAction):
 
     # -- what is there, and what is to be done ---------------------------------------------------------------------------------------------
 
-    def _found(self, values: Mapping[str, Any]) -> Dict[str, List[Mapping[str, Any]]]:
-        """What each host has. Raises SpecError where one cannot be asked: its members would be missing in the count."""
+    def _found(self, values: Mapping[str, Any], said: List[str]) -> Dict[str, List[Mapping[str, Any]]]:
+        """What each host has. Raises SpecError where one cannot be asked and nobody has allowed that: its members would be missing in the count."""
         found = {host: self.registered(host, self.args["found"]) for host in self._vars.get("ansible_play_hosts_all") or []}
         silent = sorted([host for host, looked in found.items() if "vms" not in looked] + self.left_out())
         if silent and not values["vm_allow_unreachable"]:
@@ -67,13 +67,16 @@ class ActionModule(FleetAction):
             raise SpecError("vm_name", str(values["vm_name"]), "may have members on {0}, which cannot be asked: {1}".format(", ".join(silent), why),
                             "Nothing was done. Repair the host, take it out of the inventory, or give vm_allow_unreachable=true to count what is seen",
                             "host_unreachable")
+        if silent:
+            said.append("{0} could not be asked: members of the set there are not counted".format(", ".join(silent)))
         return {host: list(looked.get("vms") or []) for host, looked in found.items()}
 
     def _decide(self, plan: Dict[str, Any]) -> Dict[str, Any]:
         values = self.values("scale")
         ask = _scaling.ask_of(values)
         catalogs, hosts = self.catalogs(), self.hosts()
-        found = _scaling.set_of(values, self._found(values))
+        said: List[str] = []
+        found = _scaling.set_of(values, self._found(values, said))
         name = _request.full_name(values, str(values["vm_name"]))
         if not found.exists and not (values["vm_create_set"] and ask.direction != "down"):
             raise SpecError("vm_name", str(values["vm_name"]), "there is no set of that name", "Make it with create_vm and vm_count, look for it with "
@@ -87,7 +90,7 @@ class ActionModule(FleetAction):
         scaling: Dict[str, Any] = {"round": plan["scaling"]["round"] + 1, "next": "act" if decision.acts else "done", "set": name,
                                    "from": decision.size, "to": decision.target, "reason": decision.code, "words": decision.words,
                                    "direction": ask.direction, "add": decision.add, "like": {}, "ticket": secrets.token_hex(8),
-                                   "said": self._notes(found, decision)}
+                                   "said": said + self._notes(found, decision)}
         if scaling["round"] > _MOST_ROUNDS:
             raise SpecError("vm_name", str(values["vm_name"]), "is being scaled by other runs over and over", "Try again", "busy")
         made = {key: plan[key] for key in ("options", "users", "key_dir", "patterns", "lookup")}

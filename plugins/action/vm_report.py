@@ -33,8 +33,11 @@ class ActionModule(ActionBase):
         })
         plan = variables.get(args["plan"]) or {}
         registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}
+        # What an earlier request in the same run has left
         if plan.get("wait", "none") == "none" or self._task.check_mode:
-            registered["waited"] = {}  # of an earlier request in the same run
+            registered["waited"] = {}
+        if plan.get("scaling") and not plan.get("vms"):
+            registered["results"] = {}
         undone, left = self._undone(variables)
         report = _report.compose(self._context(dict(plan, notes=list(plan.get("notes") or []) + left), undone), registered["results"], registered["waited"])
         display.display("\n".join([""] + report.lines + [""]))
