@@ -1,0 +1,466 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the fleet page shows, out of what the hosts said of themselves: bars, blocks, words, and the facts of each VM. Pure."""
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, human_size
+from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import vcpus_text
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_report import Fleet, Resource, amount
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, who
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import plain
+
+# State of a VM -> how its blocks look. The page explains each in its legend; KINDS is their order within a bar.
+_LOOKS = {"running": "run", "paused": "run", "stopping": "run", "stopped": "stop", "pending": "busy", "building": "busy", "deleting": "busy", "failed": "bad",
+          "crashed": "bad"}
+KINDS = ("run", "bad", "busy", "stop", "alien", "rest")
+_LABEL_SHARE = 0.14     # of a bar, from which on a block has room for a name
+_MOST_REFUSALS = 50
+_TOTALS = {"vcpus": "vCPUs", "memory": "Memory", "disk": "Disk"}
+
+
+class Widths:
+    """CSS classes for widths. A strict content security policy allows no style attributes."""
+
+    def __init__(self) -> None:
+        self._classes: Dict[str, str] = {}
+
+    def of(self, share: float) -> str:
+        """The class for a share of the whole."""
+        text = "{0:.3f}".format(max(0.0, min(1.0, share)) * 100).rstrip("0").rstrip(".")
+        return self._classes.setdefault(text, "w{0}".format(len(self._classes)))
+
+    def css(self) -> str:
+        """A rule for each class."""
+        return "\n".join(".{0}{{width:{1}%}}".format(name, text) for text, name in self._classes.items())
+
+
+@dataclass
+class Block:
+    """A piece of a bar. C(vm) is the VM's number, None for what is no single VM's; C(name) is shown where C(wide)."""
+
+    kind: str
+    width: str
+    name: str = ""
+    vm: Optional[int] = None
+    wide: bool = False
+
+
+@dataclass
+class Bar:
+    """One resource, drawn: what is given out piece by piece, what is reserved at the end, what is really used below, C(limit) where there is more given out
+    than there is."""
+
+    name: str
+    given: str
+    left: str
+    used: str
+    percent: str
+    used_width: str
+    over: bool = False
+    blocks: List[Block] = field(default_factory=list)
+    reserved_width: str = ""
+    reserved: str = ""
+    limit: str = ""
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        """All of it in words."""
+        return ", ".join(filter(None, ("{0}: {1} given out".format(self.name, self.given), self.left, self.used, self.reserved, self.note)))
+
+
+@dataclass
+class Card:
+    """One host."""
+
+    number: int
+    name: str
+    status: str
+    message: str = ""
+    facts: str = ""
+    room: str = ""
+    bars: List[Bar] = field(default_factory=list)
+    vms: List[int] = field(default_factory=list)
+    others: int = 0
+
+    @property
+    def up(self) -> bool:
+        """Whether it answered."""
+        return not self.message
+
+
+@dataclass
+class Zone:
+    """The hosts of a zone, and bars of all of them together."""
+
+    region: str
+    name: str
+    cards: List[Card] = field(default_factory=list)
+    bars: List[Bar] = field(default_factory=list)
+
+    @property
+    def up(self) -> int:
+        """How many of its hosts answered."""
+        return len([card for card in self.cards if card.up])
+
+
+@dataclass
+class Page:
+    """All that is on the page but its time.
+
+    :param data: what is embedded for the page's script and for the next run: hosts and VMs as plain data
+    """
+
+    title: str
+    zones: List[Zone] = field(default_factory=list)
+    bars: List[Bar] = field(default_factory=list)
+    flavors: List[Dict[str, Any]] = field(default_factory=list)
+    flavor_zones: List[str] = field(default_factory=list)
+    quota: List[str] = field(default_factory=list)
+    notes: List[str] = field(default_factory=list)
+    silent: List[Tuple[str, str]] = field(default_factory=list)
+    last_run: Optional[Dict[str, Any]] = None
+    reserve: bool = False
+    widths: Widths = field(default_factory=Widths)
+    data: Dict[str, List[Dict[str, Any]]] = field(default_factory=lambda: {"hosts": [], "vms": []})
+
+    @property
+    def hosts(self) -> List[Card]:
+        """All hosts."""
+        return [card for zone in self.zones for card in zone.cards]
+
+    @property
+    def up(self) -> int:
+        """How many hosts answered."""
+        return sum(zone.up for zone in self.zones)
+
+    @property
+    def count(self) -> int:
+        """How many VMs there are, those of others included."""
+        return len(self.data["vms"]) + sum(card.others for card in self.hosts)
+
+    @property
+    def states(self) -> Dict[str, int]:
+        """How many VMs are in which state, the most frequent first."""
+        counts: Dict[str, int] = {}
+        for vm in self.data["vms"]:
+            counts[vm["state"]] = counts.get(vm["state"], 0) + 1
+        return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def natural(text: str) -> List[Any]:
+    """A key that sorts kvm2 before kvm10."""
+    return [(0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part) for part in re.split("([0-9]+)", text)]
+
+
+def percent(part: float, whole: float) -> str:
+    """A share for people. Full is only what is full, and nothing only what is nothing."""
+    if whole <= 0:
+        return "-" if part <= 0 else "over 100 %"
+    if part > whole:
+        return "{0} %".format(max(101, round(part / whole * 100)))
+    share = int(part / whole * 100)
+    return "under 1 %" if part > 0 and share == 0 else "{0} %".format(share)
+
+
+# -- VMs -------------------------------------------------------------------------------------------------------------------------------------
+
+def state_of(vm: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+    """The state of a VM: as vm_info saw it, else what its being active and its phase say."""
+    if info.get("state"):
+        return plain(info["state"])
+    phase = str(vm.get("phase") or "ready")
+    return phase if phase != "ready" else "stopped" if vm.get("stopped") else "running"
+
+
+def _disks(vm: Mapping[str, Any]) -> Dict[str, int]:
+    """Bytes that are counted for a VM, by pool."""
+    found: Dict[str, int] = {}
+    for disk in vm.get("disks") or []:
+        found[disk["pool"]] = found.get(disk["pool"], 0) + disk["bytes"]
+    return found
+
+
+def _facts(vm: Mapping[str, Any], info: Mapping[str, Any], host: str) -> Dict[str, Any]:
+    """What the page tells of a VM. Nothing of it is secret; what has no value is left out."""
+    vcpus, memory = info.get("vcpus", vm.get("vcpus")), info.get("memory_mib", vm.get("limit_mib"))
+    counted = "{0} vCPUs, {1}".format(vcpus_text(vm["vcpus_milli"]), amount("mib", vm["memory_mib"]))
+    addresses = [str(entry["address"]) for entry in info.get("addresses") or []] or list(vm.get("addresses") or [])
+    said = {
+        "name": plain(vm["name"]), "host": host, "state": state_of(vm, info), "vcpus": vcpus, "memory": human_size(memory * MIB) if memory else None,
+        "disk": ", ".join("{0} in {1}".format(human_size(size), plain(pool)) for pool, size in sorted(_disks(vm).items())), "counted": counted,
+        "addresses": [plain(address).partition("/")[0] for address in addresses],
+        "networks": [plain(name) for name in vm.get("networks") or []],
+        "labels": ["{0}={1}".format(plain(key), plain(value)) for key, value in sorted((vm.get("labels") or {}).items())],
+        "managed": None if vm.get("managed") else False, "description": plain(info.get("description") or "")}
+    said.update({key: plain(vm[key]) for key in ("image", "flavor", "group", "namespace", "set", "uuid") if vm.get(key)})
+    return {key: value for key, value in said.items() if value not in (None, "", [])}
+
+
+def _counts(vm: Mapping[str, Any], stopped_factor: float) -> float:
+    """By how much of its size a VM counts: a stopped one by the host's factor, a claim always in full."""
+    return stopped_factor if vm.get("stopped") and vm.get("phase") not in ("pending", "building") else 1.0
+
+
+@dataclass
+class _Amounts(Resource):
+    """A resource with what is reserved (times its ratio, as what is given out is), and the scale on which it is drawn."""
+
+    reserved: float = 0
+
+    @classmethod
+    def read(cls, name: str, unit: str, facts: Mapping[str, Any]) -> _Amounts:
+        """Out of what host_capacity says of it."""
+        suffix = "" if unit == "vcpus" else "_" + unit
+        amounts = cls(name, unit, *(facts[key + suffix] for key in ("allocated", "used", "available")))
+        if facts["reserved" + suffix]:
+            amounts.reserved = max(0.0, facts["total" + suffix] * facts["ratio"] - amounts.capacity)
+        return amounts
+
+    @property
+    def whole(self) -> float:
+        """What the whole bar stands for."""
+        return max(self.capacity + self.reserved, self.allocated, 0)
+
+    def share(self, part: float) -> float:
+        """A part of the bar."""
+        return part / self.whole if self.whole > 0 else 0.0
+
+    def text(self, value: float) -> str:
+        """An amount for people."""
+        return amount(self.unit, value)
+
+    def sum_up(self, other: _Amounts) -> None:
+        """Add another one."""
+        self.add(other)
+        self.reserved += other.reserved
+
+
+class _Pages:
+    """One page in the making."""
+
+    def __init__(self, fleet: Fleet, report: Report, infos: Mapping[str, Mapping[str, Any]], title: str) -> None:
+        self.fleet, self.report, self.infos = fleet, report, infos
+        self.group = report.data.get("group")
+        self.page = Page(title)
+        self.factors = {host.name: 1.0 if host.stopped_factor is None else host.stopped_factor for host in fleet.hosts}
+        self.sums: Dict[Any, Dict[str, _Amounts]] = {}
+        self.room: Dict[str, List[str]] = {}
+
+    def make(self) -> Page:
+        page, data = self.page, self.report.data
+        self._flavors()
+        zones: Dict[Tuple[str, str], Zone] = {}
+        for told in sorted(data["hosts"], key=lambda host: natural(host["name"])):
+            place = (plain(told.get("region") or ""), plain(told.get("zone") or ""))
+            zones.setdefault(place, Zone(*place)).cards.append(self._card(told, place))
+        page.zones = [zones[place] for place in sorted(zones, key=lambda place: (natural(place[0]), natural(place[1])))]
+        for zone in page.zones:
+            zone.bars = self._sums((zone.region, zone.name))
+        page.bars = self._sums(None)
+        silent: Dict[str, List[str]] = {}
+        for told in data["hosts"]:
+            if told.get("msg"):
+                silent.setdefault(plain(told["msg"]), []).append(plain(told["name"]))
+        page.silent = [(who(sorted(names, key=natural)), text) for text, names in silent.items()]
+        page.notes = [plain(note) for note in data.get("notes") or []]
+        page.reserve = bool(self.fleet.values.get("vm_reserve_failures"))
+        self._quota()
+        return page
+
+    # -- hosts ---------------------------------------------------------------------------------------------------------------------------
+
+    def _card(self, told: Mapping[str, Any], place: Tuple[str, str]) -> Card:
+        name = plain(told["name"])
+        card = Card(len(self.page.data["hosts"]), name, told["status"], plain(told.get("msg") or ""))
+        self.page.data["hosts"].append({key: value for key, value in (
+            ("name", name), ("region", place[0]), ("zone", place[1]), ("status", told["status"]), ("message", card.message)) if value})
+        if not card.up:
+            return card
+        state = self.fleet.results[told["name"]]
+        vms = self._vms(told["name"], state)
+        card.vms, card.others = [number for _vm, _kind, number in vms if number is not None], len([1 for _vm, _kind, number in vms if number is None])
+        factor = self.factors[told["name"]]
+        resources = [("vCPUs", "vcpus", "vcpus", state["vcpus"], lambda vm: vm["vcpus_milli"] / 1000),
+                     ("Memory", "memory", "mib", state["memory"], lambda vm: vm["memory_mib"])]
+        resources += [("Pool " + plain(pool), "disk", "bytes", state["pools"][pool], lambda vm, pool=pool: _disks(vm).get(pool, 0))
+                      for pool in sorted(told["pools"], key=natural)]
+        for label, key, unit, facts, size in resources:
+            amounts = _Amounts.read(label, unit, facts)
+            pieces = [(vm, kind, number, size(vm) * (1.0 if unit == "bytes" else _counts(vm, factor))) for vm, kind, number in vms]
+            card.bars.append(self._bar(amounts, [piece for piece in pieces if piece[3] > 0 or unit != "bytes"]))
+            for where in (place, None):
+                whole = self.sums.setdefault(where, {}).setdefault(key, _Amounts(_TOTALS[key], unit))
+                whole.sum_up(amounts)
+        self.page.data["hosts"][-1]["given"] = {bar.name: bar.given for bar in card.bars}
+        card.facts = ", ".join(filter(None, (
+            "libvirt {0}".format(plain(state["libvirt_version"])) if state.get("libvirt_version") else "",
+            "QEMU {0}".format(plain(state["qemu_version"])) if state.get("qemu_version") else "",
+            "{0} of memory really free".format(amount("mib", state["memory_free_mib"])) if state.get("memory_free_mib") is not None else "")))
+        card.room = ", ".join(self.room.get(told["name"], []))
+        return card
+
+    def _vms(self, host: str, state: Mapping[str, Any]) -> List[Tuple[Mapping[str, Any], str, Optional[int]]]:
+        """A host's VMs with their looks and numbers, in the order in which they are drawn. Those of other groups than the page's have no number."""
+        infos = {str(vm["uuid"]): vm for vm in (self.infos.get(host) or {}).get("vms") or []}
+        found = []
+        for vm in state.get("vms") or []:
+            info = infos.get(str(vm["uuid"]), {})
+            kind = "rest" if self.group and vm.get("group") != self.group else "alien" if not vm.get("managed") else _LOOKS.get(state_of(vm, info), "bad")
+            found.append((KINDS.index(kind), natural(str(vm["name"])), vm, info, kind))
+        vms: List[Tuple[Mapping[str, Any], str, Optional[int]]] = []
+        for _rank, _name, vm, info, kind in sorted(found, key=lambda item: item[:2]):
+            number = None
+            if kind != "rest":
+                number = len(self.page.data["vms"])
+                self.page.data["vms"].append(_facts(vm, info, plain(host)))
+            vms.append((vm, kind, number))
+        return vms
+
+    def _bar(self, amounts: _Amounts, pieces: Sequence[Tuple[Mapping[str, Any], str, Optional[int], float]]) -> Bar:
+        bar = self._empty(amounts)
+        rest = amounts.allocated - sum(size for _vm, kind, _number, size in pieces if kind != "rest")
+        for vm, kind, number, size in pieces:
+            if number is not None:
+                share = amounts.share(size)
+                bar.blocks.append(Block(kind, self.page.widths.of(share), plain(vm["name"]), number, share >= _LABEL_SHARE))
+        if amounts.share(rest) >= 0.0005:
+            # Rounding leaves crumbs that are nobody's
+            bar.blocks.append(Block("rest", self.page.widths.of(amounts.share(rest))))
+            bar.note = "{0} of {1}".format(amounts.text(rest), self._rest_words(amounts, pieces))
+        return bar
+
+    @staticmethod
+    def _rest_words(amounts: _Amounts, pieces: Sequence[Tuple[Mapping[str, Any], str, Optional[int], float]]) -> str:
+        others = "other groups' VMs" if any(kind == "rest" for _vm, kind, _number, _size in pieces) else ""
+        images = "images and other volumes" if amounts.unit == "bytes" else ""
+        return " and ".join(filter(None, (others, images))) or "others"
+
+    def _empty(self, amounts: _Amounts) -> Bar:
+        """A bar without blocks."""
+        bar = Bar(amounts.name, "{0} of {1}".format(amounts.text(amounts.allocated), amounts.text(amounts.capacity)), "{0} left".format(
+            amounts.text(amounts.available)), "{0} {1}".format(amounts.text(amounts.used), "really written" if amounts.unit == "bytes" else "in use"),
+            percent(amounts.allocated, amounts.capacity), self.page.widths.of(amounts.share(amounts.used)) if amounts.used > 0 else "", amounts.available < 0)
+        if bar.over:
+            bar.left = "{0} more than there is".format(amounts.text(-amounts.available))
+            bar.limit = self.page.widths.of(amounts.share(amounts.capacity))
+        if amounts.reserved > 0:
+            bar.reserved = "{0} reserved".format(amounts.text(amounts.reserved))
+            bar.reserved_width = self.page.widths.of(amounts.share(max(0.0, amounts.whole - max(amounts.capacity, amounts.allocated))))
+        return bar
+
+    def _sums(self, where: Optional[Tuple[str, str]]) -> List[Bar]:
+        """Plain bars of all hosts of a zone (None: of the fleet)."""
+        bars = []
+        for amounts in self.sums.get(where, {}).values():
+            bar = self._empty(amounts)
+            bar.blocks = [Block("run", self.page.widths.of(amounts.share(amounts.allocated)))] if amounts.allocated > 0 else []
+            bars.append(bar)
+        return bars
+
+    # -- flavors and quota ---------------------------------------------------------------------------------------------------------------
+
+    def _flavors(self) -> None:
+        zones: List[str] = sorted({zone for flavor in self.report.data["flavors"] for zone in flavor["zones"]}, key=natural)
+        self.page.flavor_zones = [plain(zone) or "(no zone)" for zone in zones] if len(zones) > 1 else []
+        for flavor in self.report.data["flavors"]:
+            name = plain(flavor["name"])
+            for host, count in flavor["hosts"].items():
+                self.room.setdefault(host, []).append("{0} {1}".format(count, name))
+            self.page.flavors.append({
+                "name": name, "fits": flavor["fits"], "leaves": flavor["quota_leaves"], "zones": [flavor["zones"].get(zone, 0) for zone in zones],
+                "size": "{0} vCPUs, {1}, {2}".format(vcpus_text(flavor["vcpus_milli"]), amount("mib", flavor["memory_mib"]), human_size(flavor["disk_bytes"])),
+                "description": plain(flavor["entry"].get("description") or "")})
+
+    def _quota(self) -> None:
+        shows = {"vms": str, "vcpus_milli": vcpus_text, "memory_mib": lambda mib: amount("mib", mib), "disk_bytes": human_size}
+        words = {"vms": "VMs", "vcpus_milli": "vCPUs", "memory_mib": "memory", "disk_bytes": "disk"}
+        for key, quota in (self.report.data.get("quota") or {}).items():
+            limit = "" if quota["limit"] is None else " of {0}".format(shows[key](quota["limit"]))
+            self.page.quota.append("{0}{1} {2}".format(shows[key](quota["used"]), limit, words[key]))
+
+
+# -- the last run ----------------------------------------------------------------------------------------------------------------------------
+
+def _bad_run(value: Any) -> SpecError:
+    return SpecError("fleet_page_last_run", value, "is not the result of a run", "Give what create_vm wrote to vm_result_file, or the artifacts of its job",
+                     "invalid_last_run")
+
+
+def _unwrapped(run: Any) -> Mapping[str, Any]:
+    """The data of a run out of itself, a job's artifacts, or a job as AWX's API tells it. Raises SpecError."""
+    for key in ("artifacts", "kvmfleet"):
+        if isinstance(run, Mapping) and isinstance(run.get(key), Mapping):
+            run = run[key]
+    if not isinstance(run, Mapping) or not isinstance(run.get("verb"), str):
+        raise _bad_run(None)
+    return run
+
+
+def _rows(entries: Any, keys: Sequence[str]) -> List[Dict[str, str]]:
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise _bad_run(None)
+    return [{key: plain(entry.get(key) or "") for key in keys} for entry in entries]
+
+
+def read_run(raw: Any) -> Dict[str, Any]:
+    """What the page tells of a run: which hosts were refused to which VMs, and why. Raises SpecError for what is no run's result."""
+    run = _unwrapped(raw)
+    placement = run.get("placement") or {}
+    if not isinstance(placement, Mapping) or not isinstance(placement.get("vms") or [], list) or not isinstance(run.get("vms") or [], list):
+        raise _bad_run(None)
+    groups: Dict[Any, Tuple[List[str], List[Dict[str, str]]]] = {}
+    for vm in placement.get("vms") or []:
+        if not isinstance(vm, Mapping):
+            raise _bad_run(None)
+        rows = _rows(vm.get("refused") or [], ("host", "code", "reason"))
+        counts = vm.get("reasons") or {}
+        if not rows and isinstance(counts, Mapping):
+            rows = [{"host": "1 host" if count == 1 else "{0} hosts".format(plain(count)), "code": plain(code), "reason": ""} for code, count in counts.items()]
+        if rows:
+            groups.setdefault(tuple(tuple(row.values()) for row in rows), ([], rows))[0].append(plain(vm.get("name") or ""))
+    for vm in run.get("vms") or []:
+        row = _rows([vm], ("name", "host", "reason", "msg"))[0]
+        if row["msg"]:
+            groups.setdefault((row["host"], row["msg"]), ([], [{"host": row["host"], "code": row["reason"], "reason": row["msg"]}]))[0].append(row["name"])
+    refusals = [{"vms": who(names), "rows": rows} for names, rows in groups.values()]
+    return {"verb": plain(run["verb"]), "time": plain(run.get("time") or ""), "message": plain(run.get("msg") or ""), "failed": bool(run.get("failed")),
+            "refusals": refusals[:_MOST_REFUSALS], "more": max(0, len(refusals) - _MOST_REFUSALS)}
+
+
+# -- all of it -------------------------------------------------------------------------------------------------------------------------------
+
+def page_of(fleet: Fleet, report: Report, infos: Mapping[str, Mapping[str, Any]], title: str = "Fleet", last_run: Any = None) -> Page:
+    """The page.
+
+    :param report: what compose("capacity") says of the fleet
+    :param infos: per host what vm_info returned, as far as it did: states and addresses of the VMs
+    :param last_run: data of a run whose refusals are to be shown
+    """
+    page = _Pages(fleet, report, infos, plain(title)).make()
+    if last_run is not None:
+        page.last_run = read_run(last_run)
+    return page
+
+
+def utc(now: datetime.datetime) -> str:
+    """A time as the page writes it."""
+    return now.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def lines(data: Mapping[str, Any]) -> List[str]:
+    """The page's data as lines of text, for a diff. Raises KeyError, TypeError or AttributeError for what is no such data."""
+    said = []
+    for host in data["hosts"]:
+        given = "; ".join("{0} {1}".format(name, text) for name, text in (host.get("given") or {}).items())
+        said.append("host {0}: {1}".format(host["name"], ", ".join(filter(None, (host["status"], host.get("region"), host.get("zone"), given)))))
+    for vm in data["vms"]:
+        said.append("vm {0} on {1}: {2}".format(vm["name"], vm["host"], ", ".join("{0} {1}".format(key, " ".join(value) if isinstance(value, list) else value)
+                                                                                   for key, value in vm.items() if key not in ("name", "host", "uuid"))))
+    return said
