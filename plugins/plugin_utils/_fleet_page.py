@@ -4,14 +4,15 @@
 """What the fleet page shows, out of what the hosts said of themselves: bars, blocks, words, and the facts of each VM. Pure."""
 from __future__ import annotations
 
-import datetime
+import functools
 import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, human_size
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, human_size
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import vcpus_text
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_report import Fleet, Resource, amount
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._last_run import read_run
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, who
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import plain
 
@@ -20,20 +21,20 @@ _LOOKS = {"running": "run", "paused": "run", "stopping": "run", "stopped": "stop
           "crashed": "bad"}
 KINDS = ("run", "bad", "busy", "stop", "alien", "rest")
 _LABEL_SHARE = 0.14     # of a bar, from which on a block has room for a name
-_MOST_REFUSALS = 50
 _TOTALS = {"vcpus": "vCPUs", "memory": "Memory", "disk": "Disk"}
 
 
 class Widths:
     """CSS classes for widths. A strict content security policy allows no style attributes."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
         self._classes: Dict[str, str] = {}
 
     def of(self, share: float) -> str:
         """The class for a share of the whole."""
         text = "{0:.3f}".format(max(0.0, min(1.0, share)) * 100).rstrip("0").rstrip(".")
-        return self._classes.setdefault(text, "w{0}".format(len(self._classes)))
+        return self._classes.setdefault(text, "{0}{1}".format(self._prefix, len(self._classes)))
 
     def css(self) -> str:
         """A rule for each class."""
@@ -68,11 +69,6 @@ class Bar:
     reserved: str = ""
     limit: str = ""
     note: str = ""
-
-    @property
-    def words(self) -> str:
-        """All of it in words."""
-        return ", ".join(filter(None, ("{0}: {1} given out".format(self.name, self.given), self.left, self.used, self.reserved, self.note)))
 
 
 @dataclass
@@ -127,7 +123,8 @@ class Page:
     silent: List[Tuple[str, str]] = field(default_factory=list)
     last_run: Optional[Dict[str, Any]] = None
     reserve: bool = False
-    widths: Widths = field(default_factory=Widths)
+    widths: Widths = field(default_factory=lambda: Widths("w"))
+    uses: Widths = field(default_factory=lambda: Widths("u"))
     data: Dict[str, List[Dict[str, Any]]] = field(default_factory=lambda: {"hosts": [], "vms": []})
 
     @property
@@ -169,6 +166,11 @@ def percent(part: float, whole: float) -> str:
     return "under 1 %" if part > 0 and share == 0 else "{0} %".format(share)
 
 
+def _vcpus(milli: float) -> str:
+    """Thousandths of vCPUs in words."""
+    return "{0} vCPU{1}".format(vcpus_text(int(milli)), "" if milli == 1000 else "s")
+
+
 # -- VMs -------------------------------------------------------------------------------------------------------------------------------------
 
 def state_of(vm: Mapping[str, Any], info: Mapping[str, Any]) -> str:
@@ -190,11 +192,13 @@ def _disks(vm: Mapping[str, Any]) -> Dict[str, int]:
 def _facts(vm: Mapping[str, Any], info: Mapping[str, Any], host: str) -> Dict[str, Any]:
     """What the page tells of a VM. Nothing of it is secret; what has no value is left out."""
     vcpus, memory = info.get("vcpus", vm.get("vcpus")), info.get("memory_mib", vm.get("limit_mib"))
-    counted = "{0} vCPUs, {1}".format(vcpus_text(vm["vcpus_milli"]), amount("mib", vm["memory_mib"]))
+    sizes = [_vcpus(vcpus * 1000)] if vcpus else []
+    sizes += [human_size(memory * MIB)] if memory else []
     addresses = [str(entry["address"]) for entry in info.get("addresses") or []] or list(vm.get("addresses") or [])
     said = {
-        "name": plain(vm["name"]), "host": host, "state": state_of(vm, info), "vcpus": vcpus, "memory": human_size(memory * MIB) if memory else None,
-        "disk": ", ".join("{0} in {1}".format(human_size(size), plain(pool)) for pool, size in sorted(_disks(vm).items())), "counted": counted,
+        "name": plain(vm["name"]), "host": host, "state": state_of(vm, info), "size": ", ".join(sizes) or "unknown",
+        "disk": ", ".join("{0} in {1}".format(human_size(size), plain(pool)) for pool, size in sorted(_disks(vm).items())),
+        "counted": "{0}, {1}".format(_vcpus(vm["vcpus_milli"]), amount("mib", vm["memory_mib"])),
         "addresses": [plain(address).partition("/")[0] for address in addresses],
         "networks": [plain(name) for name in vm.get("networks") or []],
         "labels": ["{0}={1}".format(plain(key), plain(value)) for key, value in sorted((vm.get("labels") or {}).items())],
@@ -203,9 +207,12 @@ def _facts(vm: Mapping[str, Any], info: Mapping[str, Any], host: str) -> Dict[st
     return {key: value for key, value in said.items() if value not in (None, "", [])}
 
 
-def _counts(vm: Mapping[str, Any], stopped_factor: float) -> float:
-    """By how much of its size a VM counts: a stopped one by the host's factor, a claim always in full."""
-    return stopped_factor if vm.get("stopped") and vm.get("phase") not in ("pending", "building") else 1.0
+def _size(vm: Mapping[str, Any], resource: str, pool: str, stopped_factor: float) -> float:
+    """How much of a resource is counted for a VM: of vcpus and memory of a stopped one by the host's factor, of a claim always in full."""
+    if resource == "disk":
+        return _disks(vm).get(pool, 0)
+    whole = vm["vcpus_milli"] / 1000 if resource == "vcpus" else vm["memory_mib"]
+    return float(whole) * (stopped_factor if vm.get("stopped") and vm.get("phase") not in ("pending", "building") else 1.0)
 
 
 @dataclass
@@ -269,10 +276,19 @@ class _Pages:
             if told.get("msg"):
                 silent.setdefault(plain(told["msg"]), []).append(plain(told["name"]))
         page.silent = [(who(sorted(names, key=natural)), text) for text, names in silent.items()]
-        page.notes = [plain(note) for note in data.get("notes") or []]
+        page.notes = [plain(note) for note in data.get("notes") or []] + self._unseen()
         page.reserve = bool(self.fleet.values.get("vm_reserve_failures"))
         self._quota()
         return page
+
+    def _unseen(self) -> List[str]:
+        """Hosts that told their capacity and then failed to tell more."""
+        told: Dict[str, List[str]] = {}
+        for host in sorted((card.name for card in self.page.hosts if card.up), key=natural):
+            info = self.infos.get(host) or {}
+            if info.get("msg") and "vms" not in info:
+                told.setdefault(plain(info["msg"]), []).append(host)
+        return ["Addresses and descriptions of VMs on {0} are missing: {1}".format(who(hosts), text) for text, hosts in told.items()]
 
     # -- hosts ---------------------------------------------------------------------------------------------------------------------------
 
@@ -287,22 +303,18 @@ class _Pages:
         vms = self._vms(told["name"], state)
         card.vms, card.others = [number for _vm, _kind, number in vms if number is not None], len([1 for _vm, _kind, number in vms if number is None])
         factor = self.factors[told["name"]]
-        resources = [("vCPUs", "vcpus", "vcpus", state["vcpus"], lambda vm: vm["vcpus_milli"] / 1000),
-                     ("Memory", "memory", "mib", state["memory"], lambda vm: vm["memory_mib"])]
-        resources += [("Pool " + plain(pool), "disk", "bytes", state["pools"][pool], lambda vm, pool=pool: _disks(vm).get(pool, 0))
-                      for pool in sorted(told["pools"], key=natural)]
-        for label, key, unit, facts, size in resources:
+        resources = [("vCPUs", "vcpus", "vcpus", state["vcpus"], ""), ("Memory", "memory", "mib", state["memory"], "")]
+        resources += [("Pool " + plain(pool), "disk", "bytes", state["pools"][pool], pool) for pool in sorted(told["pools"], key=natural)]
+        for label, key, unit, facts, pool in resources:
             amounts = _Amounts.read(label, unit, facts)
-            pieces = [(vm, kind, number, size(vm) * (1.0 if unit == "bytes" else _counts(vm, factor))) for vm, kind, number in vms]
+            pieces = [(vm, kind, number, _size(vm, key, pool, factor)) for vm, kind, number in vms]
             card.bars.append(self._bar(amounts, [piece for piece in pieces if piece[3] > 0 or unit != "bytes"]))
             for where in (place, None):
                 whole = self.sums.setdefault(where, {}).setdefault(key, _Amounts(_TOTALS[key], unit))
                 whole.sum_up(amounts)
         self.page.data["hosts"][-1]["given"] = {bar.name: bar.given for bar in card.bars}
-        card.facts = ", ".join(filter(None, (
-            "libvirt {0}".format(plain(state["libvirt_version"])) if state.get("libvirt_version") else "",
-            "QEMU {0}".format(plain(state["qemu_version"])) if state.get("qemu_version") else "",
-            "{0} of memory really free".format(amount("mib", state["memory_free_mib"])) if state.get("memory_free_mib") is not None else "")))
+        versions = (("libvirt", "libvirt_version"), ("QEMU", "qemu_version"))
+        card.facts = ", ".join("{0} {1}".format(name, plain(state[key])) for name, key in versions if state.get(key))
         card.room = ", ".join(self.room.get(told["name"], []))
         return card
 
@@ -333,20 +345,19 @@ class _Pages:
         if amounts.share(rest) >= 0.0005:
             # Rounding leaves crumbs that are nobody's
             bar.blocks.append(Block("rest", self.page.widths.of(amounts.share(rest))))
-            bar.note = "{0} of {1}".format(amounts.text(rest), self._rest_words(amounts, pieces))
+            bar.note = "{0} {1}".format(amounts.text(rest), self._rest_words(amounts, pieces))
         return bar
 
     @staticmethod
     def _rest_words(amounts: _Amounts, pieces: Sequence[Tuple[Mapping[str, Any], str, Optional[int], float]]) -> str:
-        others = "other groups' VMs" if any(kind == "rest" for _vm, kind, _number, _size in pieces) else ""
-        images = "images and other volumes" if amounts.unit == "bytes" else ""
-        return " and ".join(filter(None, (others, images))) or "others"
+        others = any(kind == "rest" for _vm, kind, _number, _size in pieces)
+        return "of others" if others or amounts.unit != "bytes" else "images"
 
     def _empty(self, amounts: _Amounts) -> Bar:
         """A bar without blocks."""
         bar = Bar(amounts.name, "{0} of {1}".format(amounts.text(amounts.allocated), amounts.text(amounts.capacity)), "{0} left".format(
-            amounts.text(amounts.available)), "{0} {1}".format(amounts.text(amounts.used), "really written" if amounts.unit == "bytes" else "in use"),
-            percent(amounts.allocated, amounts.capacity), self.page.widths.of(amounts.share(amounts.used)) if amounts.used > 0 else "", amounts.available < 0)
+            amounts.text(amounts.available)), "{0} {1}".format(amounts.text(amounts.used), "written" if amounts.unit == "bytes" else "in use"),
+            percent(amounts.allocated, amounts.capacity), self.page.uses.of(amounts.share(amounts.used)) if amounts.used > 0 else "", amounts.available < 0)
         if bar.over:
             bar.left = "{0} more than there is".format(amounts.text(-amounts.available))
             bar.limit = self.page.widths.of(amounts.share(amounts.capacity))
@@ -375,63 +386,16 @@ class _Pages:
                 self.room.setdefault(host, []).append("{0} {1}".format(count, name))
             self.page.flavors.append({
                 "name": name, "fits": flavor["fits"], "leaves": flavor["quota_leaves"], "zones": [flavor["zones"].get(zone, 0) for zone in zones],
-                "size": "{0} vCPUs, {1}, {2}".format(vcpus_text(flavor["vcpus_milli"]), amount("mib", flavor["memory_mib"]), human_size(flavor["disk_bytes"])),
+                "size": ", ".join((_vcpus(flavor["vcpus_milli"]), amount("mib", flavor["memory_mib"]), human_size(flavor["disk_bytes"]))),
                 "description": plain(flavor["entry"].get("description") or "")})
 
     def _quota(self) -> None:
-        shows = {"vms": str, "vcpus_milli": vcpus_text, "memory_mib": lambda mib: amount("mib", mib), "disk_bytes": human_size}
+        shows: Dict[str, Callable[[int], str]] = {"vms": str, "vcpus_milli": vcpus_text, "memory_mib": functools.partial(amount, "mib"),
+                                                  "disk_bytes": human_size}
         words = {"vms": "VMs", "vcpus_milli": "vCPUs", "memory_mib": "memory", "disk_bytes": "disk"}
         for key, quota in (self.report.data.get("quota") or {}).items():
             limit = "" if quota["limit"] is None else " of {0}".format(shows[key](quota["limit"]))
             self.page.quota.append("{0}{1} {2}".format(shows[key](quota["used"]), limit, words[key]))
-
-
-# -- the last run ----------------------------------------------------------------------------------------------------------------------------
-
-def _bad_run(value: Any) -> SpecError:
-    return SpecError("fleet_page_last_run", value, "is not the result of a run", "Give what create_vm wrote to vm_result_file, or the artifacts of its job",
-                     "invalid_last_run")
-
-
-def _unwrapped(run: Any) -> Mapping[str, Any]:
-    """The data of a run out of itself, a job's artifacts, or a job as AWX's API tells it. Raises SpecError."""
-    for key in ("artifacts", "kvmfleet"):
-        if isinstance(run, Mapping) and isinstance(run.get(key), Mapping):
-            run = run[key]
-    if not isinstance(run, Mapping) or not isinstance(run.get("verb"), str):
-        raise _bad_run(None)
-    return run
-
-
-def _rows(entries: Any, keys: Sequence[str]) -> List[Dict[str, str]]:
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        raise _bad_run(None)
-    return [{key: plain(entry.get(key) or "") for key in keys} for entry in entries]
-
-
-def read_run(raw: Any) -> Dict[str, Any]:
-    """What the page tells of a run: which hosts were refused to which VMs, and why. Raises SpecError for what is no run's result."""
-    run = _unwrapped(raw)
-    placement = run.get("placement") or {}
-    if not isinstance(placement, Mapping) or not isinstance(placement.get("vms") or [], list) or not isinstance(run.get("vms") or [], list):
-        raise _bad_run(None)
-    groups: Dict[Any, Tuple[List[str], List[Dict[str, str]]]] = {}
-    for vm in placement.get("vms") or []:
-        if not isinstance(vm, Mapping):
-            raise _bad_run(None)
-        rows = _rows(vm.get("refused") or [], ("host", "code", "reason"))
-        counts = vm.get("reasons") or {}
-        if not rows and isinstance(counts, Mapping):
-            rows = [{"host": "1 host" if count == 1 else "{0} hosts".format(plain(count)), "code": plain(code), "reason": ""} for code, count in counts.items()]
-        if rows:
-            groups.setdefault(tuple(tuple(row.values()) for row in rows), ([], rows))[0].append(plain(vm.get("name") or ""))
-    for vm in run.get("vms") or []:
-        row = _rows([vm], ("name", "host", "reason", "msg"))[0]
-        if row["msg"]:
-            groups.setdefault((row["host"], row["msg"]), ([], [{"host": row["host"], "code": row["reason"], "reason": row["msg"]}]))[0].append(row["name"])
-    refusals = [{"vms": who(names), "rows": rows} for names, rows in groups.values()]
-    return {"verb": plain(run["verb"]), "time": plain(run.get("time") or ""), "message": plain(run.get("msg") or ""), "failed": bool(run.get("failed")),
-            "refusals": refusals[:_MOST_REFUSALS], "more": max(0, len(refusals) - _MOST_REFUSALS)}
 
 
 # -- all of it -------------------------------------------------------------------------------------------------------------------------------
@@ -449,18 +413,14 @@ def page_of(fleet: Fleet, report: Report, infos: Mapping[str, Mapping[str, Any]]
     return page
 
 
-def utc(now: datetime.datetime) -> str:
-    """A time as the page writes it."""
-    return now.astimezone(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def lines(data: Mapping[str, Any]) -> List[str]:
-    """The page's data as lines of text, for a diff. Raises KeyError, TypeError or AttributeError for what is no such data."""
+def lines(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> List[str]:
+    """The page's data as lines of text, for a diff."""
     said = []
     for host in data["hosts"]:
         given = "; ".join("{0} {1}".format(name, text) for name, text in (host.get("given") or {}).items())
-        said.append("host {0}: {1}".format(host["name"], ", ".join(filter(None, (host["status"], host.get("region"), host.get("zone"), given)))))
+        said.append("host {0}: {1}".format(host.get("name"), ", ".join(filter(None, (host.get("status"), host.get("region"), host.get("zone"), given)))))
     for vm in data["vms"]:
-        said.append("vm {0} on {1}: {2}".format(vm["name"], vm["host"], ", ".join("{0} {1}".format(key, " ".join(value) if isinstance(value, list) else value)
-                                                                                   for key, value in vm.items() if key not in ("name", "host", "uuid"))))
+        facts = ("{0} {1}".format(key, " ".join(value) if isinstance(value, list) else value)
+                 for key, value in vm.items() if key not in ("name", "host", "uuid"))
+        said.append("vm {0} on {1}: {2}".format(vm.get("name"), vm.get("host"), ", ".join(facts)))
     return said

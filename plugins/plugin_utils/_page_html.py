@@ -22,7 +22,7 @@ from markupsafe import Markup
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_page import Page
 
 _TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "roles", "vm", "templates")
-_TIME = re.compile(r'<meta name="kvmfleet-time" content="([0-9TZ:-]+)">')
+_PRINT = re.compile(r'<meta name="kvmfleet-content" content="([0-9a-f]+)">')
 _DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 
@@ -47,22 +47,27 @@ def _hash(text: str) -> str:
     return "'sha256-{0}'".format(base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii"))
 
 
+def _html(page: Page, time: str, content: str, drift: bool) -> str:
+    template, style, script = _parts()
+    style = "\n{0}\n{1}\n{2}\n".format(style, page.widths.css(), page.uses.css() if drift else "")
+    script = "\n{0}\n".format(script)
+    policy = "default-src 'none'; style-src {0}; script-src {1}; img-src data:; base-uri 'none'; form-action 'none'".format(_hash(style), _hash(script))
+    return template.render(page=page, time=time, shown_time=time.replace("T", " ").replace("Z", " UTC"), content=content, drift=drift, policy=policy,
+                           style=Markup(style), script=Markup(script), data=Markup(embedded(page.data))) + "\n"
+
+
 def render(page: Page, time: str) -> str:
-    """The page.
+    """The page. It carries a fingerprint of what is on it but the time and what is really used, which drifts by itself.
 
     :param time: when its data was taken, in UTC
     """
-    template, style, script = _parts()
-    style = "\n{0}\n{1}\n".format(style, page.widths.css())
-    script = "\n{0}\n".format(script)
-    policy = "default-src 'none'; style-src {0}; script-src {1}; img-src data:; base-uri 'none'; form-action 'none'".format(_hash(style), _hash(script))
-    return template.render(page=page, time=time, shown_time=time.replace("T", " ").replace("Z", " UTC"), policy=policy, style=Markup(style),
-                           script=Markup(script), data=Markup(embedded(page.data))) + "\n"
+    content = hashlib.sha256(_html(page, "", "", False).encode("utf-8")).hexdigest()
+    return _html(page, time, content, True)
 
 
-def time_of(html: str) -> Optional[str]:
-    """When the data of a page was taken; None where it is no page of ours."""
-    found = _TIME.search(html)
+def print_of(html: str) -> Optional[str]:
+    """The fingerprint of a page; None where it is no page of ours."""
+    found = _PRINT.search(html)
     return found.group(1) if found else None
 
 
@@ -70,6 +75,8 @@ def data_of(html: str) -> Optional[Dict[str, Any]]:
     """The data of a page; None where it is no page of ours."""
     found = _DATA.search(html)
     try:
-        return json.loads(found.group(1)) if found else None
+        data = json.loads(found.group(1)) if found else None
     except ValueError:
         return None
+    whole = isinstance(data, dict) and all(isinstance(data.get(key), list) and all(isinstance(item, dict) for item in data[key]) for key in ("hosts", "vms"))
+    return data if whole else None

@@ -47,7 +47,7 @@ def host(vms, vcpus=32, memory_gib=128, pools=(("default", 2048),), reserved=(2,
                            sum(one["memory_mib"] for one in running)),
             "pools": {name: dict(pool, active=True, free_bytes=0) for name, pool in states.items()}, "vms": list(vms), "hostname": "",
             "domains": {"defined": len(vms), "running": len(running), "ours": len(vms), "pending": 0}, "networks": [{"name": "lan", "active": True}],
-            "virt_types": ["kvm"], "archs": ["x86_64"], "libvirt_version": "9.0.0", "qemu_version": "7.2.0", "memory_free_mib": 20480}
+            "virt_types": ["kvm"], "archs": ["x86_64"], "libvirt_version": "9.0.0", "qemu_version": "7.2.0"}
 
 
 def info(vms):

@@ -2,7 +2,7 @@
   "use strict";
   var root = document.documentElement, data = JSON.parse(document.getElementById("data").textContent);
   var card = document.getElementById("card"), query = document.getElementById("q"), found = document.getElementById("found");
-  var LABELS = [["state", "State"], ["host", "Host"], ["vcpus", "vCPUs"], ["memory", "Memory"], ["disk", "Disk"], ["counted", "Counted as"], ["addresses", "Addresses"],
+  var LABELS = [["state", "State"], ["host", "Host"], ["size", "Size"], ["disk", "Disk"], ["counted", "Counted as"], ["addresses", "Addresses"],
     ["networks", "Networks"], ["image", "Image"], ["flavor", "Flavor"], ["group", "Group"], ["namespace", "Namespace"], ["set", "Set"], ["labels", "Labels"],
     ["description", "Description"], ["uuid", "UUID"]];
   root.classList.add("scripted");
