@@ -196,7 +196,7 @@ def _facts(vm: Mapping[str, Any], info: Mapping[str, Any], host: str) -> Dict[st
     sizes += [human_size(memory * MIB)] if memory else []
     addresses = [str(entry["address"]) for entry in info.get("addresses") or []] or list(vm.get("addresses") or [])
     said = {
-        "name": plain(vm["name"]), "host": host, "state": state_of(vm, info), "size": ", ".join(sizes) or "unknown",
+        "name": plain(vm["name"]) or "?", "host": host, "state": state_of(vm, info), "size": ", ".join(sizes) or "unknown",
         "disk": ", ".join("{0} in {1}".format(human_size(size), plain(pool)) for pool, size in sorted(_disks(vm).items())),
         "counted": "{0}, {1}".format(_vcpus(vm["vcpus_milli"]), amount("mib", vm["memory_mib"])),
         "addresses": [plain(address).partition("/")[0] for address in addresses],

@@ -52,10 +52,12 @@ def host(vms, vcpus=32, memory_gib=128, pools=(("default", 2048),), reserved=(2,
 
 def info(vms):
     """What vm_info says of VMs."""
-    return {"vms": [{"uuid": one["uuid"], "name": one["name"], "state": "stopped" if one["stopped"] else "running" if one["phase"] in (None, "ready")
-                     else one["phase"], "vcpus": one["vcpus"], "memory_mib": one["limit_mib"], "description": "",
-                     "addresses": [] if one["stopped"] else [{"address": "10.20.{0}.{1}".format(*(uuid.UUID(one["uuid"]).bytes[:2])), "mac": ""}]}
-                    for one in vms]}
+    def told(one):
+        state = one["phase"] if one["phase"] not in (None, "ready") else "stopped" if one["stopped"] else "running"
+        address = "10.20.{0}.{1}".format(*uuid.UUID(one["uuid"]).bytes[:2])
+        return {"uuid": one["uuid"], "name": one["name"], "state": state, "vcpus": one["vcpus"], "memory_mib": one["limit_mib"], "description": "",
+                "addresses": [{"address": address, "mac": ""}] if state == "running" else []}
+    return {"vms": [told(one) for one in vms]}
 
 
 def page(results, places, infos=None, title="Fleet", last_run=None, catalogs=None, time=TIME, **given):
@@ -108,8 +110,9 @@ def large(hosts=100, vms=3000, seed=1):
     return {"results": results, "places": places, "infos": infos}
 
 
+# What create_vm leaves of a run that was refused
 REFUSED = {"verb": "create", "time": "2026-11-29T16:12:44Z", "failed": True, "msg": "web-9 fits on no host: no host has 64 GiB of memory left", "placement": {
     "ok": False, "vms": [{"name": name, "refused": [
-        {"host": "kvm1", "code": "memory", "reason": "kvm1 has 27.5 GiB of memory left, 64.1 GiB are needed"},
-        {"host": "kvm2", "code": "memory", "reason": "kvm2 has 59.4 GiB of memory left, 64.1 GiB are needed"},
+        {"host": "kvm1", "code": "no_memory", "reason": "kvm1 has 27.5 GiB of memory left, 64.1 GiB are needed"},
+        {"host": "kvm2", "code": "no_memory", "reason": "kvm2 has 59.4 GiB of memory left, 64.1 GiB are needed"},
         {"host": "kvm5", "code": "not_schedulable", "reason": "kvm5 takes no new VMs (kvm_schedulable: false)"}]} for name in ("web-9", "web-10")]}}

@@ -70,7 +70,7 @@ def test_what_is_on_the_page(browser, pages):
     assert "No route to host" in one(browser, ".host.unreachable").text and "kvm4" in one(browser, ".warn").text
     assert shown(browser, ".flavors tbody th") == ["small", "medium", "large", "huge"]
     assert "web-9, web-10" in one(browser, "[aria-labelledby=t-run]").text and "59.4 GiB of memory left" in one(browser, "[aria-labelledby=t-run]").text
-    assert one(browser, ".big").text.startswith("4") and "19 running, 4 stopped, 1 building" in one(browser, ".sum").text
+    assert one(browser, ".big").text.startswith("4") and "19 running, 3 stopped, 1 building, 1 failed" in one(browser, ".sum").text
     # Blocks are as wide as what is counted for their VMs, and bars as long as what is given out
     bars = browser.execute_script("""
         return Array.from(document.querySelectorAll("[data-h='0'] .bar")).map(bar => Array.from(bar.children).map(
@@ -198,7 +198,7 @@ def test_without_colours_states_can_be_told_apart(browser, pages):
     browser.get(pages["small"])
     looks = browser.execute_script("""
         const shape = text => text.replace(/(rgba?|color)\\([^)]*\\)/g, "a colour");
-        return Array.from(document.querySelectorAll(".legend .b")).map(getComputedStyle).map(
+        return Array.from(document.querySelectorAll(".legend .b")).map(block => getComputedStyle(block)).map(
             style => [shape(style.backgroundImage), shape(style.boxShadow), style.height].join(" "))""")
     assert len(set(looks)) == len(looks) == 9
 

@@ -54,7 +54,7 @@ def test_the_page_of_a_fleet(fleet, tmp_path):
     page = path.read_text()
     assert shown.changed == 1 and "-host kvm2: up, here, zone-b" in shown.output and "+host kvm2: unreachable, here, zone-b" in shown.output
     assert "kvm2: The host is unreachable: " in shown.output and shown.data["unreachable"] == ["kvm2"] and shown.data["html"] == page
-    assert "Run of <b>create</b>" in page and "which failed" in page and all(text in page for text in (">big<", "4 vcpus are left"))
+    assert "Run of <b>create</b>" in page and "which failed" in page and all(text in page for text in (">big<", "kvm3 has 4 vcpus left, 9 vcpus asked"))
     assert [host["status"] for host in data_of(page)["hosts"]] == ["up", "unreachable", "up"]
 
     fleet.room((4, 4, 4), kvm1=UNREACHABLE, kvm2=UNREACHABLE, kvm3=UNREACHABLE)
