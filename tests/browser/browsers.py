@@ -50,6 +50,7 @@ def browser():
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     try:
         driver = Browser(options=options, service=Service(shutil.which("chromedriver")))
+        driver.set_script_timeout(300)  # for a machine that is busy with other things
         try:
             yield driver
         finally:

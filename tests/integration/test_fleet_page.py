@@ -62,11 +62,16 @@ def test_the_page_of_a_fleet(fleet, tmp_path):
     assert dead.reason == "host_unreachable" and dead.message.endswith("The page is left as it was") and path.read_text() == page
 
 
-def test_what_is_refused(fleet, tmp_path):
+def test_what_is_refused_and_what_awx_sees(fleet, tmp_path):
     other = tmp_path / "other.html"
     other.write_text("<p>Somebody's work</p>")
     assert "is a file, but no fleet page" in fleet.refuses("fleet_page", fleet_page_path=other) and other.read_text() == "<p>Somebody's work</p>"
     assert "is not JSON" in fleet.refuses("fleet_page", fleet_page_last_run=other)
     assert "Perhaps fleet_page_path was meant" in fleet.refuses("fleet_page", fleet_page_pat="x")
     assert "vm_result_file" in fleet.refuses("create_vm", vm_name="web", vm_result_file=tmp_path / "no" / "result.json", **VM)
+    # As AWX runs it: a frozen inventory, nowhere to write but the temporary folder, and the artifacts of the job before in a variable
+    done = fleet.does("fleet_page", environment={"AWX_JOB_ID": "7", "TMPDIR": str(tmp_path)}, variables={"kvmfleet": {
+        "verb": "create", "vms": [{"name": "db", "host": "kvm2", "reason": "disk_full", "msg": "No space left"}]}})
+    assert done.data["path"] == str(tmp_path / "kvmfleet-fleet.html") and "No space left <code>disk_full</code>" in (
+        tmp_path / "kvmfleet-fleet.html").read_text()
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".new-") or name == "fleet.html"]
