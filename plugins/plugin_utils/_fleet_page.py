@@ -294,7 +294,7 @@ class _Pages:
 
     def _card(self, told: Mapping[str, Any], place: Tuple[str, str]) -> Card:
         name = plain(told["name"])
-        card = Card(len(self.page.data["hosts"]), name, told["status"], plain(told.get("msg") or ""))
+        card = Card(len(self.page.data["hosts"]), name, told["status"], plain(told["msg"]) or "no answer" if "msg" in told else "")
         self.page.data["hosts"].append({key: value for key, value in (
             ("name", name), ("region", place[0]), ("zone", place[1]), ("status", told["status"]), ("message", card.message)) if value})
         if not card.up:

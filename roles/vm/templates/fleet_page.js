@@ -172,7 +172,7 @@
   }
 
   function prepare() {
-    var hosts = {};
+    var hosts = Object.create(null);
     texts = {hosts: data.hosts.map(function (host) { return textOf(host, "host:" + host.name); })};
     data.hosts.forEach(function (host, number) { hosts[host.name] = number; });
     texts.vms = data.vms.map(function (vm) {
