@@ -105,7 +105,7 @@ class ActionModule(FleetAction):
         self._tell(made, silent)
         if not made.placement.ok:
             failure = {"failed": True, "msg": made.placement.message, "reason": _code(made.placement)}
-            _last_run.keep(plan.get("result_file"), dict(failure, verb=plan["verb"], vms=[], placement=made.placement.as_result(), unreachable=sorted(silent)),
+            _last_run.keep(plan.get("result_file"), dict(failure, verb=plan.get("verb"), vms=[], placement=made.placement.as_result(), unreachable=sorted(silent)),
                            self._task.check_mode)
             return failure
         plan.update(silent=silent, silent_first=silent, unseen=all(w.values.get("vm_allow_unreachable") for w in wishes))
