@@ -105,8 +105,8 @@ class ActionModule(FleetAction):
         self._tell(made, silent)
         if not made.placement.ok:
             failure = {"failed": True, "msg": made.placement.message, "reason": _code(made.placement)}
-            _last_run.keep(plan.get("result_file"), dict(failure, verb=plan.get("verb"), vms=[], placement=made.placement.as_result(), unreachable=sorted(silent)),
-                           self._task.check_mode)
+            told = dict(failure, verb=plan.get("verb"), vms=[], placement=made.placement.as_result(), unreachable=sorted(silent))
+            _last_run.keep(plan.get("result_file"), told, self._task.check_mode)
             return failure
         plan.update(silent=silent, silent_first=silent, unseen=all(w.values.get("vm_allow_unreachable") for w in wishes))
         plan.update(notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
