@@ -66,8 +66,9 @@ class ActionModule(FleetAction):
             result["changed"] = True
         if self._task.diff and result["changed"]:
             result["diff"] = {"before_header": path, "after_header": path, "before": _listed(before), "after": _listed(html)}
-        data = dict({key: report.data[key] for key in ("unreachable", "notes")}, verb="fleet_page", path=path, time=now, hosts=len(page.hosts), vms=page.count)
-        told = ["{0}: {1} of {2} up, {3}".format(path, page.up, _count(len(page.hosts), "host"), _count(page.count, "VM"))]
+        data = dict({key: report.data[key] for key in ("unreachable", "notes")}, verb="fleet_page", path=path, time=now)
+        data.update(hosts=len(page.hosts), vms=len(page.data["vms"]))
+        told = ["{0}: {1} of {2} up, {3}".format(path, page.up, _count(data["hosts"], "host"), _count(data["vms"], "VM"))]
         told += ["{0}: {1}".format(*pair) for pair in page.silent] + page.notes
         if values["fleet_page_artifact"]:
             if len(html) <= _MOST_ARTIFACT:

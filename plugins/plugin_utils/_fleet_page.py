@@ -138,9 +138,9 @@ class Page:
         return sum(zone.up for zone in self.zones)
 
     @property
-    def count(self) -> int:
-        """How many VMs there are, those of others included."""
-        return len(self.data["vms"]) + sum(card.others for card in self.hosts)
+    def others(self) -> int:
+        """How many VMs other groups have, of which nothing is told."""
+        return sum(card.others for card in self.hosts)
 
     @property
     def states(self) -> Dict[str, int]:
