@@ -15,7 +15,7 @@ from ansible.utils.display import Display
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import CAPACITY_CODES
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Plan
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _placement_report, _request, _settle
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _placement_report, _request, _settle
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import (
     Context, FleetPlan, State, Wish, holders, plan_requests, still_holds, without_claims)
@@ -104,7 +104,10 @@ class ActionModule(FleetAction):
         made = self._made(wishes, states, context)
         self._tell(made, silent)
         if not made.placement.ok:
-            return {"failed": True, "msg": made.placement.message, "reason": _code(made.placement)}
+            failure = {"failed": True, "msg": made.placement.message, "reason": _code(made.placement)}
+            told = dict(failure, verb=plan.get("verb"), vms=[], placement=made.placement.as_result(), unreachable=sorted(silent))
+            _last_run.keep(plan.get("result_file"), told, self._task.check_mode)
+            return failure
         plan.update(silent=silent, silent_first=silent, unseen=all(w.values.get("vm_allow_unreachable") for w in wishes))
         plan.update(notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
                     surplus=[name for name in made.surplus if name not in made.removed])

@@ -10,7 +10,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _report
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _report
 
 display = Display()
 
@@ -42,6 +43,10 @@ class ActionModule(ActionBase):
         report = _report.compose(self._context(dict(plan, notes=list(plan.get("notes") or []) + left), undone), registered["results"], registered["waited"])
         display.display("\n".join([""] + report.lines + [""]))
         result["changed"] = False
+        try:
+            _last_run.keep(plan.get("result_file"), report.data, self._task.check_mode)
+        except SpecError as exc:
+            report.failure, report.reason = report.failure or str(exc), report.reason or exc.code
         # As ansible.builtin.set_stats does it; without one more task.
         result["ansible_stats"] = {"data": {"kvmfleet": report.data}, "per_host": False, "aggregate": False}
         if report.failure:
