@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Collection, Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _volume_job, _volumes
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import records
@@ -15,17 +15,14 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecErr
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool
 
 
-def stock(conn: Any, pool: Pool, named: Collection[str] = ()) -> List[Dict[str, Any]]:
-    """The images of a pool by name, each with C(needed): why it cannot be removed, or None. Neither disks nor ISOs nor files of others are among them.
-
-    :param named: volumes that are images because the catalog says so, whatever they are called
-    """
+def stock(conn: Any, pool: Pool) -> List[Dict[str, Any]]:
+    """The images of a pool by name, each with C(needed): why it cannot be removed, or None. Neither disks nor ISOs nor files of others are among them."""
     pool.refresh_if_possible()
     usage = _volumes.usage(conn)
     found = []
     for handle in pool.volumes():
         name = handle.name()
-        if is_image_volume(name) or name in named:
+        if is_image_volume(name):
             path = pool.path_of(name)
             found.append({"volume": name, "pool": pool.name, "volume_path": path, "size_bytes": handle.info()[2], "needed": usage.why_needed(path)})
     return sorted(found, key=lambda item: str(item["volume"]))

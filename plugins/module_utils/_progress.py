@@ -91,8 +91,8 @@ def _write(path: str, text: str) -> None:
 def _remove_stale(folder: str) -> None:
     """Files of runs that were killed."""
     for entry in os.scandir(folder):
-        if entry.name.startswith("run-") and entry.stat(follow_symlinks=False).st_mtime < time.time() - _STALE_S:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # somebody else may remove it too
+            if entry.name.startswith("run-") and entry.stat(follow_symlinks=False).st_mtime < time.time() - _STALE_S:
                 os.unlink(entry.path)
 
 

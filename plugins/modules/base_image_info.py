@@ -22,11 +22,6 @@ options:
     description: The storage pool. No other pool is listed, but overlays are looked for in all of them.
     type: str
     required: true
-  volumes:
-    description: Names of volumes that are images although they are called otherwise.
-    type: list
-    elements: str
-    default: []
 seealso:
   - module: kvmfleet.core.base_image_file
 """
@@ -86,9 +81,8 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._module import Fleet
 def main() -> None:
     """Entry point."""
     module = FleetModule(supports_check_mode=True, argument_spec=dict(
-        COMMON_ARGUMENT_SPEC, pool={"type": "str", "required": True}, volumes={"type": "list", "elements": "str", "default": []}))
-    params = module.params
-    run_module(module, lambda conn: {"changed": False, "images": stock(conn, image_pool(conn, params["pool"]), params["volumes"])})
+        COMMON_ARGUMENT_SPEC, pool={"type": "str", "required": True}))
+    run_module(module, lambda conn: {"changed": False, "images": stock(conn, image_pool(conn, module.params["pool"]))})
 
 
 if __name__ == "__main__":
