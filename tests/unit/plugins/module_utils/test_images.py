@@ -187,6 +187,7 @@ def test_volumes_of_images_are_known_by_their_names(name, kind):
     assert is_image_volume(image_volume_name(name, dict(BUILD, format=kind)))
 
 
-@pytest.mark.parametrize("name", ["debian-12.iso", "base-debian-12.qcow2", "web-root-0a1b2c3d.qcow2", "base-x-0a1b2c3d4e5f.iso", ".base-x-0a1b2c3d4e5f.qcow2.part"])
+@pytest.mark.parametrize("name", ["debian-12.iso", "base-debian-12.qcow2", "web-root-0a1b2c3d.qcow2", "base-x-0a1b2c3d4e5f.iso",
+                                  ".base-x-0a1b2c3d4e5f.qcow2.part"])
 def test_other_volumes_are_not_taken_for_images(name):
     assert not is_image_volume(name)
