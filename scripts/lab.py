@@ -550,10 +550,10 @@ class Lab:
         """Remove all of it, whatever there is."""
         for container in podman("ps", "--all", "--quiet", "--filter", "label={0}={1}".format(LABEL, self.name)).split():
             remove_container(container)
+        if self.uplink in links():  # before its other end, which would take it along at a moment of its own
+            run(["ip", "link", "delete", self.uplink])
         if self.netns in namespaces():
             run(["ip", "netns", "delete", self.netns])
-        if self.uplink in links():
-            run(["ip", "link", "delete", self.uplink])
         run(["nft", "-f", "-"], text="table ip {0} {{ }}\ndelete table ip {0}\n".format(self.table))
         for folder in {Path(f) for f in self.folders} | {self.folder}:
             clear_folder(folder)

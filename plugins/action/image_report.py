@@ -4,7 +4,7 @@
 """A table of the images on the hosts, and which of them are to go."""
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from ansible.utils.display import Display
 
@@ -29,7 +29,7 @@ class ActionModule(FleetAction):
         try:
             self.start(task_vars or {})
             stocks = {host.name: self.registered(host.name, args["results"]) for host in self.hosts()}
-            notes: list[str] = []
+            notes: List[str] = []
             catalog = _image_report.volumes_of(self.own_catalogs(), notes)
             report = _image_report.compose(stocks, catalog, args["all"], args["confirm"], bool(self._task.check_mode))
         except SpecError as exc:
