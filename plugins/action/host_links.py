@@ -85,6 +85,8 @@ class ActionModule(ActionBase):
         trouble = ""
         while time.monotonic() - started < deadline_s + _GRACE_S:
             try:
+                # Sending a module to a host that is away tries several ways and warns of each
+                self._low_level_execute_command("exit 0")
                 answer = self._call("confirm")
                 if answer.get("failed"):
                     trouble = str(answer.get("msg"))

@@ -255,7 +255,8 @@ class HostLinks:
     def actions(self) -> List[str]:
         """What the guard is to do, in words; nothing where there is nothing to do."""
         told = ["{0} {1}".format("remove" if content is None else "write", path) for path, content in sorted(self.files.items())]
-        return told + ["mend: {0}".format(text) for text in self.wrong]
+        # With new files most of it is just not there yet
+        return told or ["mend: {0}".format(text) for text in self.wrong]
 
     def affected(self) -> List[str]:
         """The networks that are not yet what they are to be, and those that go."""
@@ -274,7 +275,7 @@ class HostLinks:
                 old, new = before.splitlines(True), after.splitlines(True)
                 before, after = "".join(line for line in old if line not in new), "".join(line for line in new if line not in old)
             result.append({"before_header": path, "after_header": path, "before": before, "after": after})
-        if self.wrong:
+        if self.wrong and not self.files:
             result.append({"before_header": "links", "after_header": "links", "before": "".join(text + "\n" for text in self.wrong), "after": ""})
         return result
 
