@@ -178,7 +178,7 @@ def _networkmanager(context: Context) -> Steps:
     up = []
     for device in sorted((d for d in plan.devices if d.name in changed), key=lambda d: bool(d.master)):
         # A bridge whose address comes by DHCP waits for its ports, so masters are not waited for; they bring their ports with them.
-        wait = "20" if device.master or not plan.children(device.name, "link") else "0"
+        wait = "0" if any(d.master == device.name for d in plan.devices) else "20"
         up.append(run("nmcli", "--wait", wait, "connection", "up", _hostnet_nm.PREFIX + device.name))
     back = [run("nmcli", "connection", "reload")] + _activate(context)
     return Steps([NEW_FILES, run("nmcli", "connection", "reload")] + up, [OLD_FILES], back)
