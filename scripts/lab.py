@@ -4,9 +4,9 @@
 """Labs: several real hosts on this machine, as containers with systemd and sshd on bare Debian.
 
 A host has two links. `eth0` is for management: the machine is its gateway and the control node. `eth1` is for VM traffic: it has no address and no
-configuration, and the machine is not on it. Both are in switches of the lab's own network namespace, so that neither the machine's firewall nor its
-addresses play a part in what hosts say to each other. podman makes no network (it would give eth0 its address from outside): the host's own
-configuration system gives eth0 its address, as on any Debian, and can take it away. Which system that is, --network-system says:
+configuration (NetworkManager asks for one by DHCP, as it does), and the machine is not on it. Both are in switches of the lab's own network namespace, so
+that neither the machine's firewall nor its addresses play a part in what hosts say to each other. podman makes no network (it would give eth0 its address
+from outside): the host's own configuration system gives eth0 its address, as on any Debian, and can take it away. Which system, --network-system says:
 
     networkd         /etc/systemd/network/80-eth0.network (the default)
     ifupdown         /etc/network/interfaces, as Debian's installer writes it
@@ -38,7 +38,7 @@ import time
 import urllib.parse
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = Path("/var/lib/kvmfleet/lab")
@@ -145,6 +145,8 @@ def check_machine() -> None:
 def forget_the_last_boot() -> None:
     """Let podman look anew where it still believes in what ran before the last boot: it keeps that in /run, which not every machine empties."""
     alive = Path("/run/libpod/alive")
+    if "conmon" in programs():
+        return  # a container runs; the clock may have been set since the boot
     booted = next(float(line.split()[1]) for line in Path("/proc/stat").read_text(encoding="ascii").splitlines() if line.startswith("btime "))
     with contextlib.suppress(FileNotFoundError):
         if alive.stat().st_mtime < booted - 5:
@@ -411,7 +413,7 @@ class Lab:
                 os.replace(str(path) + ".part.pub", str(path) + ".pub")
                 os.replace(str(path) + ".part", path)
 
-    def make_host(self, host: Host, image: str, mirror: Mirror) -> None:
+    def make_host(self, host: Host, mirror: Mirror) -> None:
         """The container, with everything on its disk that an installer would have asked for; not started."""
         container = self.container(host)
         if host.name in self.made and podman("ps", "--all", "--quiet", "--filter", "name=^{0}$".format(container)):
@@ -421,7 +423,8 @@ class Lab:
         if podman("ps", "--all", "--quiet", "--filter", "name=^{0}$".format(container)):
             remove_container(container)
         podman("create", "--name", container, "--hostname", host.name, "--label", "{0}={1}".format(LABEL, self.name), "--network=none",
-               "--no-hosts", "--systemd=always", "--privileged", "--pids-limit=-1", *limits(), "--stop-signal=SIGRTMIN+3", image, "/sbin/init")
+               "--no-hosts", "--systemd=always", "--privileged", "--pids-limit=-1", *limits(), "--stop-signal=SIGRTMIN+3",
+               image_name(host.suite, host.system, mirror), "/sbin/init")
         with tempfile.TemporaryDirectory(prefix="kvmfleet-lab-") as work:
             for path, (mode, text) in self.files(host, mirror).items():
                 write(Path(work, path), text, mode)
@@ -452,31 +455,39 @@ class Lab:
 
     # Running it
 
-    def pid(self, host: Host) -> int:
-        """The init of a running host, 0 where there is none. podman's word is not enough: it knows nothing of what was killed together with it."""
+    def pid(self, host: Host, *states: str) -> int:
+        """The first process of a host in one of these states, 0 where there is none. podman's word is not enough: it has missed what was killed with it."""
         state = podman("inspect", "--format", "{{.State.Status}} {{.State.Pid}}", self.container(host), check=False).split()
-        if len(state) != 2 or state[0] != "running":
-            return 0
-        with contextlib.suppress(OSError):
-            if Path("/proc", state[1], "comm").read_text(encoding="utf-8").strip() in ("systemd", "init"):
-                return int(state[1])
-        return 0
+        return int(state[1]) if len(state) == 2 and state[0] in states and links_of(state[1]) else 0
 
-    def start(self, host: Host) -> bool:
-        """Start a host that does not run; says whether it did. Its links are there before its init, as network cards are."""
+    def prepare(self, host: Host, mirror: Mirror) -> int:
+        """The init of a host that waits for being started. What a reboot has left of the last one is cleared away by a second try; a kill leaves more."""
         container = self.container(host)
-        if self.pid(host) and "eth0" in links_of(self.pid(host)):
+        podman("stop", "--time=0", container, check=False)  # if nothing but its links is gone
+        for attempt in range(3):
+            if attempt == 2:
+                say("{0}: podman cannot start it again, as after a kill; it is made anew".format(host.name))
+                remove_container(container)
+                self.make_host(host, mirror)
+            podman("init", container, check=attempt == 2)
+            pid = self.pid(host, "created", "initialized")
+            if pid:
+                return pid
+            podman("container", "cleanup", container, check=False)
+        raise LabError("{0}: podman has made it, and its first process is not there".format(host.name))
+
+    def start(self, host: Host, mirror: Mirror) -> bool:
+        """Start a host that does not run; says whether it did. Its links are there before its init, as network cards are."""
+        if "eth0" in links_of(str(self.pid(host, "running"))):
             return False
-        podman("stop", "--time=0", container, check=False)      # what podman takes for running is dead
-        podman("container", "cleanup", container, check=False)  # and may be mounted still
-        podman("init", container)
-        pid = podman("inspect", "--format", "{{.State.Pid}}", container)
+        pid = self.prepare(host, mirror)
         for link, switch in (("eth0", "mgmt"), ("eth1", "vm")):
             port = "{0}-{1}".format(switch, host.name)
             run(["ip", "-n", self.netns, "link", "delete", port], check=False)  # of its last life, usually gone with it
-            run(["ip", "-n", self.netns, "link", "add", port, "type", "veth", "peer", "name", link, "address", mac(self.name, host.name, link), "netns", pid])
+            run(["ip", "-n", self.netns, "link", "add", port, "type", "veth", "peer", "name", link, "address", mac(self.name, host.name, link),
+                 "netns", str(pid)])
             run(["ip", "-n", self.netns, "link", "set", port, "master", switch, "up"])
-        podman("start", container)
+        podman("start", self.container(host))
         return True
 
     def wait(self, hosts: Sequence[Host]) -> None:
@@ -539,10 +550,10 @@ class Lab:
         """Remove all of it, whatever there is."""
         for container in podman("ps", "--all", "--quiet", "--filter", "label={0}={1}".format(LABEL, self.name)).split():
             remove_container(container)
+        if self.uplink in links():  # before its other end, which would take it along at a moment of its own
+            run(["ip", "link", "delete", self.uplink])
         if self.netns in namespaces():
             run(["ip", "netns", "delete", self.netns])
-        if self.uplink in links():
-            run(["ip", "link", "delete", self.uplink])
         run(["nft", "-f", "-"], text="table ip {0} {{ }}\ndelete table ip {0}\n".format(self.table))
         for folder in {Path(f) for f in self.folders} | {self.folder}:
             clear_folder(folder)
@@ -570,6 +581,13 @@ def pause(deadline: float, message: str, wanted: bool) -> None:
         time.sleep(0.3)
 
 
+def programs() -> Iterator[str]:
+    """What runs on this machine."""
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            yield path.read_text(encoding="utf-8").strip()
+
+
 def limits() -> List[str]:
     """podman would ask for more files and processes than some machines let even root have."""
     found = []
@@ -581,9 +599,8 @@ def limits() -> List[str]:
 
 def remove_container(name: str) -> None:
     """Remove a container with its disk. podman may need a second call for one that was killed behind its back."""
-    podman("rm", "--force", "--time=0", "--volumes", name, check=False)
-    if podman("ps", "--all", "--quiet", "--filter", "id={0}".format(name), check=False) or podman("ps", "--all", "--quiet", "--filter", "name=^{0}$".format(name)):
-        podman("rm", "--force", "--time=0", "--volumes", name)
+    podman("rm", "--force", "--ignore", "--time=0", "--volumes", name, check=False)
+    podman("rm", "--force", "--ignore", "--time=0", "--volumes", name)
 
 
 def clear_folder(folder: Path) -> None:
@@ -618,9 +635,12 @@ def links(netns: str = "") -> List[str]:
     return [link["ifname"] for link in json.loads(run(argv).stdout or "[]")]
 
 
-def links_of(pid: int) -> List[str]:
-    """Names of the links that a process sees."""
-    lines = Path("/proc", str(pid), "net", "dev").read_text(encoding="ascii").splitlines()[2:]
+def links_of(pid: str) -> List[str]:
+    """Names of the links that a process sees; a dead one sees none, not even one that is still listed."""
+    try:
+        lines = Path("/proc", pid, "net", "dev").read_text(encoding="ascii").splitlines()[2:]
+    except OSError:
+        return []
     return [line.split(":")[0].strip() for line in lines]
 
 
@@ -669,15 +689,16 @@ def up(lab: Lab, wanted: Sequence[Tuple[str, str]]) -> None:
     """See lab.sh."""
     began = time.monotonic()
     mirror = mirror_of_this_machine()
-    images = {pair: make_image(pair[0], pair[1], mirror) for pair in dict.fromkeys(wanted)}
+    for suite, system in dict.fromkeys(wanted):
+        make_image(suite, system, mirror)
     with lock("network"):
         lab.settle(wanted)
         lab.make_network()
     lab.make_keys()
     lab.write_folder()
     for host in lab.hosts:
-        lab.make_host(host, images[(host.suite, host.system)], mirror)
-    started = [lab.start(host) for host in lab.hosts]
+        lab.make_host(host, mirror)
+    started = [lab.start(host, mirror) for host in lab.hosts]
     lab.wait(lab.hosts)
     if any(started):
         lab.check_way_out(mirror)
@@ -691,7 +712,7 @@ def status(lab: Lab) -> int:
     bad = 0
     for host in lab.hosts:
         state = "stopped"
-        if lab.pid(host):
+        if lab.pid(host, "running"):
             done = run(["ssh", "-F", str(lab.folder / ".ssh" / "config"), "-o", "ConnectTimeout=5", "-o", "BatchMode=yes", host.name, "true"], check=False)
             state = "up" if done.returncode == 0 else "no SSH: {0}".format(done.stderr.strip())
         bad += state != "up"
@@ -737,7 +758,7 @@ def main() -> int:
                     if arguments.verb == "stop":
                         podman("stop", "--time=20", lab.container(host))
                     else:
-                        lab.start(host)
+                        lab.start(host, mirror_of_this_machine())
                 if arguments.verb == "start":
                     lab.wait(chosen)
     except LabError as exc:
