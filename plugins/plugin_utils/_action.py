@@ -18,6 +18,11 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_file import F
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish, wish_of
 
 
+def hand_on(result: Mapping[str, Any], data: Mapping[str, Any]) -> Dict[str, Any]:
+    """A result that sets the custom statistic C(kvmfleet), as ansible.builtin.set_stats does it, without one more task."""
+    return dict(result, ansible_stats={"data": {"kvmfleet": data}, "per_host": False, "aggregate": False})
+
+
 class FleetAction(ActionBase):
     """An action that runs once on the control node for all hosts of the play. C(start) has to be called first."""
 
@@ -83,7 +88,10 @@ class FleetAction(ActionBase):
     def requested(self, verb: str) -> List[Dict[str, Any]]:
         """The converted variables of each request: the one of create_vm, or those that the fleet file declares. Raises SpecError."""
         if verb != "converge":
-            return [self.values("create")]
+            values = self.values("create")
+            if _keys.under_awx(self._vars, os.environ):
+                _request.refuse_files(values)
+            return [values]
         own = {name: value for name, value in self.values("converge_fleet").items() if name.startswith("vm_") and name in self._vars}
         path = self.value("kvmfleet_file") if self._vars.get("kvmfleet_file") else None
         if not path:
