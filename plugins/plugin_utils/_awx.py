@@ -340,7 +340,8 @@ def objects(settings: Settings, catalogs: Catalogs, raw_catalogs: Mapping[str, A
         "controller_projects": [dict({"name": own, "organization": own, "scm_type": "git", "scm_url": settings.project_url, "scm_clean": True},
                                      **{key: value for key, value in (("scm_branch", settings.project_branch), ("credential", settings.project_credential))
                                         if value})],
-        "controller_inventories": [{"name": own, "organization": own, "variables": {key: raw_catalogs[key] for key in CATALOGS if raw_catalogs.get(key)}}],
+        "controller_inventories": [{"name": own, "organization": own, "kind": "",
+                                    "variables": {key: raw_catalogs[key] for key in CATALOGS if raw_catalogs.get(key)}}],
         "controller_inventory_sources": [{
             "name": source, "inventory": own, "organization": own, "source": "scm", "source_project": own, "source_path": settings.fleet_file,
             "credential": settings.credential, "execution_environment": own, "overwrite": True,
