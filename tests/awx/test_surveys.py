@@ -159,7 +159,7 @@ def test_a_tenant_is_offered_only_what_the_group_may_use(objects):
 
 
 NAMES = st.text(alphabet="abrl.*?[]!-ed" + "u", min_size=1, max_size=20)
-VMS = [{"name": "{0}{1}".format(short, "" if group is None else ".{0}.{1}".format(namespace, group)), "group": group, "namespace": group and namespace, "labels": {}}
+VMS = [{"name": ".".join([short, namespace, group] if group else [short]), "group": group, "namespace": group and namespace, "labels": {}}
        for group in (None, "red", "blue") for namespace in ("default", "red") for short in ("a", "red", "bl")]
 
 
