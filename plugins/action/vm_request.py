@@ -176,7 +176,7 @@ def _matching(vms: List[Mapping[str, Any]], selection: _request.Selection) -> Li
 def _module_options(host: Host) -> Dict[str, Any]:
     """What the modules on a host need of its variables; what is not set stays away, so that their defaults hold."""
     options: Dict[str, Any] = {}
-    for key in ("uri", "ratios", "reserved", "totals", "stopped_factor"):
+    for key in ("uri", "ratios", "reserved", "totals", "stopped_factor", "pools"):
         if getattr(host, key):
             options[key] = getattr(host, key)
     if host.stopped_factor is not None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Ratios, reserves, totals."""
+    """Ratios, reserves, totals, limits of pools."""
 
     DOCUMENTATION = r"""
 options:
@@ -53,4 +53,9 @@ options:
     description: How much of a stopped VM's CPUs and memory is counted, between 0 and 1.
     type: float
     default: 1.0
+  pools:
+    description:
+      - By pool its C(max_capacity), such as V(500GiB), which counts as the size of the pool where there is more.
+      - The other keys of the host variable C(kvm_pools) may be there, and are not read here.
+    type: dict
 """

@@ -79,7 +79,9 @@ options:
         description: Storage pool for images.
         type: str
       pools:
-        description: By pool its C(floor) (what must stay really free), C(admin_only) and C(groups).
+        description:
+          - By pool its C(floor) (what must stay really free), C(max_capacity) (what of it may be given out), C(admin_only) and C(groups).
+          - How the role P(kvmfleet.core.kvm_host#role) makes it (C(type), C(path), C(volume_group), C(server), C(export)) may be there too.
         type: dict
       networks:
         description: By network what its NICs are attached to.
@@ -210,7 +212,6 @@ from ansible.utils.unsafe_proxy import wrap_var  # noqa: E402
 from ansible.utils.vars import combine_vars  # noqa: E402
 from ansible.vars.plugins import get_vars_from_inventory_sources  # noqa: E402
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import policy_from_params  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import HAS_LIBVIRT  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet, _fleet_file, _fleet_vms, _variables  # noqa: E402
@@ -400,9 +401,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         ssh = _fleet.ssh_parameters(self.get_option("ssh_key_file"), known_hosts, folder)
         targets = []
         for name, host in hosts.items():
-            policy = policy_from_params({"ratios": host.ratios, "reserved": host.reserved, "totals": host.totals,
-                                         "stopped_factor": 1.0 if host.stopped_factor is None else host.stopped_factor})
-            targets.append(_fleet.Target(name, uris[name], policy, bool(C.HOST_KEY_CHECKING or known_hosts), ssh))
+            targets.append(_fleet.Target(name, uris[name], host.policy(), bool(C.HOST_KEY_CHECKING or known_hosts), ssh))
         return targets
 
     def _read(self, file: _fleet_file.FleetFile, targets: List[_fleet.Target], cache: bool) -> Dict[str, _fleet.Reading]:

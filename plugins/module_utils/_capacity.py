@@ -30,17 +30,22 @@ CAPACITY_OPTIONS: Dict[str, Any] = {
     "reserved": {"type": "dict", "options": {"vcpus": {"type": "int"}, "memory": {"type": "str"}, "disk": {"type": "str"}}},
     "totals": {"type": "dict", "options": {"vcpus": {"type": "int"}, "memory": {"type": "str"}, "disk": {"type": "str"}}},
     "stopped_factor": {"type": "float", "default": 1.0},
+    "pools": {"type": "dict"},
 }
 
 
 @dataclass
 class Policy:
-    """How a host's capacity is reckoned: ratios, what is kept back, totals that overrule what the host reports. Memory in MiB, disk in bytes."""
+    """How a host's capacity is reckoned: ratios, what is kept back, totals that overrule what the host reports. Memory in MiB, disk in bytes.
+
+    C(max_capacity) is what of a pool may be given out where that is less than there is.
+    """
 
     ratios: Dict[str, float] = field(default_factory=lambda: dict(DEFAULT_RATIOS))
     reserved: Dict[str, int] = field(default_factory=lambda: {"vcpus": 0, "memory": 0, "disk": 0})
     totals: Dict[str, int] = field(default_factory=dict)
     stopped_factor: float = 1.0
+    max_capacity: Dict[str, int] = field(default_factory=dict)
 
 
 def policy_from_params(params: Mapping[str, Any]) -> Policy:
@@ -65,6 +70,11 @@ def policy_from_params(params: Mapping[str, Any]) -> Policy:
     policy.stopped_factor = float(params.get("stopped_factor", 1.0))
     if not 0 <= policy.stopped_factor <= 1:
         raise SpecError("stopped_factor", policy.stopped_factor, "is not between 0 and 1", "1 counts a stopped VM in full, 0 not at all")
+    for name, rules in (params.get("pools") or {}).items():
+        if not isinstance(rules, Mapping):
+            raise SpecError("pools.{0}".format(name), None, "is not a mapping", "Write it as {max_capacity: 500GiB}")
+        if rules.get("max_capacity") is not None:
+            policy.max_capacity[name] = parse_size("pools.{0}.max_capacity".format(name), rules["max_capacity"])
     return policy
 
 
@@ -230,7 +240,9 @@ def pool_use(pool: Pool, domains: Iterable[DomainRecord], policy: Policy) -> Poo
             raise
         total += size if pool.path_of(name) in attached else allocation
         others.append(name)
-    resource = Resource(policy.totals.get("disk", capacity), policy.reserved["disk"], policy.ratios["disk"], total + sum(booked.values()), capacity - free)
+    size = policy.totals.get("disk", capacity)
+    size = min(size, policy.max_capacity.get(pool.name, size))
+    resource = Resource(size, policy.reserved["disk"], policy.ratios["disk"], total + sum(booked.values()), capacity - free)
     return PoolUse(resource, free, capacity, sorted(others))
 
 

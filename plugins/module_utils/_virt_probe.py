@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import time
 import uuid
 import xml.etree.ElementTree as ET
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
+from ansible_collections.kvmfleet.core.plugins.module_utils._own_files import replace
 
 try:
     import libvirt
@@ -45,20 +44,8 @@ def kept_virt_type(path: str = KEPT_PATH) -> Optional[str]:
 
 
 def keep(answer: str, path: str = KEPT_PATH) -> None:
-    """Keep an answer; a reader sees the old one or the new one, never half of one."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".virt_type-", dir=folder)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as handle:
-            handle.write(answer + "\n")
-            os.fchmod(handle.fileno(), 0o644)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Keep an answer."""
+    replace(path, answer + "\n")
 
 
 def offered(capabilities: str) -> List[str]:

@@ -18,7 +18,7 @@ import yaml
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host, check_allowed
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import BOUNDS, NOT_GIVEN
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import NOT_GIVEN, bounds
 
 _ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 # In the order in which they have to be made.
@@ -249,7 +249,7 @@ def question(variable: str, option: Mapping[str, Any], required: bool, choices: 
         if free or given is not None:
             made["default"] = NOT_GIVEN if free else given
     elif kind == "int":
-        low, high = BOUNDS.get(variable, (0, None))
+        low, high = bounds(variable)
         made.update(type="integer", min=low)
         if high is not None:
             made["max"] = high

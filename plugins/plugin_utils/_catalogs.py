@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
+from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import Policy, policy_from_params
+from ansible_collections.kvmfleet.core.plugins.module_utils._host_pools import POOL_TYPES
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, one_of, parse_int, parse_milli, parse_size
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import nearest, to_bool, to_dict, to_list, to_text
 
@@ -171,7 +173,10 @@ def cidrs_of(network: str, entry: Mapping[str, Any]) -> List[Any]:
     return result
 
 
-_POOL_RULES: Dict[str, Reader] = {"floor": _floor, "admin_only": to_bool, "groups": _texts}
+_POOL_RULES: Dict[str, Reader] = {
+    "floor": _floor, "max_capacity": _size, "admin_only": to_bool, "groups": _texts,
+    "type": _choice(*POOL_TYPES), "path": to_text, "volume_group": to_text, "server": to_text, "export": to_text,
+}
 _NIC_TARGET: Dict[str, Reader] = {"network": to_text, "bridge": to_text, "direct": to_text, "mode": to_text, "vlan": _positive, "mtu": _positive,
                                   "filter": to_text, "model": to_text, "queues": _positive}
 HOST_SCHEMA: Dict[str, Reader] = {
@@ -205,6 +210,11 @@ class Host:
     admin_only: bool = False
     max_vms: Optional[int] = None
     pools: Dict[str, Dict[str, Any]] = field(default_factory=dict)
+
+    def policy(self) -> Policy:
+        """How its capacity is reckoned. Raises SpecError."""
+        return policy_from_params({"ratios": self.ratios, "reserved": self.reserved, "totals": self.totals, "pools": self.pools,
+                                   "stopped_factor": 1.0 if self.stopped_factor is None else self.stopped_factor})
 
     def network(self, name: str) -> Dict[str, Any]:
         """What a NIC on the network of that name is attached to on this host: by C(kvm_networks), else the libvirt network of the same name."""

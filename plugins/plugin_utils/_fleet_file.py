@@ -221,7 +221,7 @@ def _settings(file: FleetFile, where: str, name: str, data: Any) -> Dict[str, An
 def check_settings(file: FleetFile, where: str, name: str, settings: Mapping[str, Any]) -> None:
     """What single readers cannot say: sizes and ratios as capacity reads them, and what networks are attached to."""
     try:
-        policy_from_params({key: settings[key] for key in ("ratios", "reserved", "totals", "stopped_factor") if key in settings})
+        policy_from_params({key: settings[key] for key in ("ratios", "reserved", "totals", "stopped_factor", "pools") if key in settings})
     except SpecError as exc:
         raise file.placed(exc, where + ".") from None
     for network in settings.get("networks") or {}:
@@ -342,6 +342,5 @@ def refuse_same(file: FleetFile, uris: Mapping[str, str]) -> None:
 def host_settings(name: str, variables: Mapping[str, Any]) -> Host:
     """A host out of its C(kvm_*) variables, whatever source they come from. Raises SpecError, naming host and variable."""
     host = read_host(name, {key: variables[key] for key in HOST_SCHEMA if key in variables})
-    policy_from_params({"ratios": host.ratios, "reserved": host.reserved, "totals": host.totals,
-                        "stopped_factor": 1.0 if host.stopped_factor is None else host.stopped_factor})
+    host.policy()
     return host

@@ -611,7 +611,7 @@ _PLACES = (
     (re.compile(r"^address$"), "vm_ip"),
     (re.compile(r"^names$"), "vm_name"),
     (re.compile(r"^size$"), "vm_disk"),
-    (re.compile(r"^(ratios|reserved|totals|stopped_factor|uri)\b"), r"kvm_\1"),
+    (re.compile(r"^(ratios|reserved|totals|stopped_factor|pools|uri)\b"), r"kvm_\1"),
 )
 
 

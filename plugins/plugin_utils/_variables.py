@@ -8,7 +8,7 @@ import difflib
 import functools
 import os
 import re
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 import yaml
 
@@ -19,8 +19,8 @@ _TRUE = ("true", "yes", "on", "y", "t", "1")
 _FALSE = ("false", "no", "off", "n", "f", "0")
 NOT_GIVEN = "-"  # the choice of surveys that stands for no choice
 # What an argument spec cannot say.
-BOUNDS = {"vm_count": (1, 10000), "vm_vcpus": (1, 4096), "vm_max_vcpus": (1, 4096), "vm_wait_timeout": (1, 86400), "vm_shutdown_timeout": (0, 86400),
-          "vm_max_per_host": (1, 10000), "vm_reserve_failures": (0, 1), "vm_claim_ttl": (5, 86400), "vm_capacity_timeout": (1, 3600)}
+_BOUNDS = {"vm_count": (1, 10000), "vm_vcpus": (1, 4096), "vm_max_vcpus": (1, 4096), "vm_wait_timeout": (1, 86400), "vm_shutdown_timeout": (0, 86400),
+           "vm_max_per_host": (1, 10000), "vm_reserve_failures": (0, 1), "vm_claim_ttl": (5, 86400), "vm_capacity_timeout": (1, 3600)}
 
 
 class PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -116,6 +116,11 @@ def to_text(option: str, value: Any) -> str:
     return str(value)
 
 
+def bounds(name: str) -> Tuple[int, Optional[int]]:
+    """The least and the largest number that a variable may be."""
+    return _BOUNDS.get(name, (0, None))
+
+
 def convert(name: str, option: Mapping[str, Any], value: Any) -> Any:
     """One variable's value in the type that its option has. Raises SpecError."""
     kind = option.get("type", "str")
@@ -124,7 +129,7 @@ def convert(name: str, option: Mapping[str, Any], value: Any) -> Any:
     if kind == "raw":
         return value
     if kind == "int":
-        return parse_int(name, value, *BOUNDS.get(name, (0, None)))
+        return parse_int(name, value, *bounds(name))
     if kind == "dict":
         return to_dict(name, value)
     if kind == "list":

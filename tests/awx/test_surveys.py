@@ -76,8 +76,7 @@ def test_every_question_is_a_variable_of_its_playbook_with_its_type_bounds_and_c
         option = options(template)[item["variable"]]
         assert item["type"] in kinds[option.get("type", "str")], item
         if option.get("type") == "int":
-            low, high = _variables.BOUNDS.get(item["variable"], (0, None))
-            assert (item["min"], item.get("max")) == (low, high)
+            assert (item["min"], item.get("max")) == _variables.bounds(item["variable"])
         source = _awx.QUESTIONS[item["variable"]].choices
         if option.get("choices"):
             assert [choice for choice in item["choices"] if choice != _variables.NOT_GIVEN] == option["choices"]

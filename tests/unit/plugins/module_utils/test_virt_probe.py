@@ -124,7 +124,7 @@ def test_a_failed_write_keeps_the_old_answer(tmp_path, monkeypatch):
 
     def fail(source, target):
         raise OSError("no")
-    monkeypatch.setattr(_virt_probe.os, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(OSError, match="no"):
         _virt_probe.keep("qemu", path)
     assert _virt_probe.kept_virt_type(path) == "kvm"
