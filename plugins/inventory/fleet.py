@@ -399,10 +399,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def _targets(self, hosts: Mapping[str, Host], uris: Mapping[str, str], folder: str) -> List[_fleet.Target]:
         known_hosts = self.get_option("ssh_known_hosts")
         ssh = _fleet.ssh_parameters(self.get_option("ssh_key_file"), known_hosts, folder)
-        targets = []
-        for name, host in hosts.items():
-            targets.append(_fleet.Target(name, uris[name], host.policy(), bool(C.HOST_KEY_CHECKING or known_hosts), ssh))
-        return targets
+        return [_fleet.Target(name, uris[name], host.policy(), bool(C.HOST_KEY_CHECKING or known_hosts), ssh) for name, host in hosts.items()]
 
     def _read(self, file: _fleet_file.FleetFile, targets: List[_fleet.Target], cache: bool) -> Dict[str, _fleet.Reading]:
         """What all hosts say, as far as possible out of the cache; warns of those that say nothing."""

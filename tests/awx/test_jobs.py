@@ -113,7 +113,7 @@ def test_answers_are_no_templates_and_no_files(awx, lab):
 def test_a_tenant_reaches_no_vm_of_another(awx, lab):
     for group in ("red", "blue"):
         assert awx.does("{0}: Create VMs".format(group), vm_name="web", vm_group="other", **SMALL)["vms"][0]["name"] == "web.default." + group
-    assert [vm["name"] for vm in awx.does("red: List VMs", vm_name="*")["vms"]] == ["web.default.red"]
+    assert [vm["name"] for vm in awx.does("red: List VMs", vm_name="?*")["vms"]] == ["web.default.red"]
     before = lab.snapshot()
     for template, answers in (("red: Delete VMs", {"vm_confirm": 1}), ("red: Change the power state of VMs", {"vm_action": "force_off"})):
         for name in ("web.default.blue", "*.default.blue"):
@@ -126,8 +126,9 @@ def test_a_tenant_reaches_no_vm_of_another(awx, lab):
         awx.launch("red: Create VMs", vm_name="web2", **dict(SMALL, vm_image="secret:1"))
 
 
+# Not "*" alone: core 2.19 itself cannot read it where AWX marks it !unsafe.
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["web", "web*", "*", "[a-z]*", "web.default.*", "*.blue", "web.*.blue,web.default.blue", "web.default.blue\nweb"])
+@pytest.mark.parametrize("name", ["web", "web*", "?*", "[a-z]*", "web.default.*", "*.blue", "web.*.blue,web.default.blue", "web.default.blue\nweb"])
 @pytest.mark.parametrize("template, answers", [("red: Delete VMs", {"vm_confirm": 1}), ("red: Change the power state of VMs", {"vm_action": "force_off"}),
                                                ("red: List VMs", {})])
 def test_no_answer_reaches_another_groups_vm(awx, lab, name, template, answers):
