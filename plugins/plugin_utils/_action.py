@@ -51,8 +51,11 @@ class FleetAction(ActionBase):
 
     def values(self, entry: str) -> Dict[str, Any]:
         """The converted variables of an entry point of the role. Raises SpecError."""
-        return _variables.read(entry, {
+        values = _variables.read(entry, {
             name: self.value(name) for name in _variables.option_file()[entry] if name.startswith("vm_") and name in self._vars})
+        if _keys.under_awx(self._vars, os.environ):
+            _request.refuse_files(values)
+        return values
 
     def catalogs(self) -> Catalogs:
         """The catalogs that the run sees."""
@@ -88,10 +91,7 @@ class FleetAction(ActionBase):
     def requested(self, verb: str) -> List[Dict[str, Any]]:
         """The converted variables of each request: the one of create_vm, or those that the fleet file declares. Raises SpecError."""
         if verb != "converge":
-            values = self.values("create")
-            if _keys.under_awx(self._vars, os.environ):
-                _request.refuse_files(values)
-            return [values]
+            return [self.values("create")]
         own = {name: value for name, value in self.values("converge_fleet").items() if name.startswith("vm_") and name in self._vars}
         path = self.value("kvmfleet_file") if self._vars.get("kvmfleet_file") else None
         if not path:
