@@ -56,6 +56,11 @@ QUESTIONS: Dict[str, Question] = {
     "vm_network": Question("Network", "kvmfleet_networks"),
     "vm_name": Question("Name"),
     "vm_count": Question("Number of VMs in the set"),
+    "vm_direction": Question("Direction"),
+    "vm_step": Question("How many VMs more or less"),
+    "vm_min": Question("Never less than"),
+    "vm_max": Question("Never more than"),
+    "vm_cooldown": Question("Seconds after which a set may be scaled again"),
     "vm_action": Question("What to do"),
     "vm_state": Question("State"),
     "vm_labels": Question("Labels"),
@@ -75,8 +80,9 @@ QUESTIONS: Dict[str, Question] = {
     "vm_managed_only": Question("Only VMs made by this collection", tenants=False),
     "vm_reserve_failures": Question("Hosts that may fail"),
 }
-# Of vm_state, create_vm has an own meaning with which VMs can be deleted; that is the template of delete_vm.
-_UNASKED = {"create": ("vm_state", "vm_confirm", "vm_delete_disks", "vm_shutdown_timeout", "vm_force")}
+# With vm_state create_vm can delete too; that is the template of delete_vm. New members of a set are like the first one.
+_UNASKED = {"scale": ("vm_state", "vm_image", "vm_flavor", "vm_network", "vm_ip", "vm_labels", "vm_packages", "vm_user_data", "vm_shutdown_timeout"),
+            "create": ("vm_state", "vm_confirm", "vm_delete_disks", "vm_shutdown_timeout", "vm_force")}
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Template:
 TEMPLATES: Dict[str, Template] = {
     "create_vm": Template(tenants=True, required=("vm_image", "vm_flavor", "vm_ssh_key")),
     "delete_vm": Template(tenants=True, required=("vm_name",)),
+    "scale_vm": Template(tenants=True),
     "power_vm": Template(tenants=True, required=("vm_name",)),
     "list_vms": Template(tenants=True),
     "capacity": Template(tenants=True),
@@ -288,7 +295,7 @@ def _template(name: str, settings: Settings, catalogs: Catalogs, group: Optional
         # AWX takes it from the project; the module needs it to find the template again.
         "organization": settings.organization, "job_type": "run", "inventory": settings.organization, "project": settings.organization,
         "playbook": "playbooks/{0}.yml".format(name), "execution_environment": settings.organization, "forks": settings.forks,
-        "credentials": [settings.credential] + ([settings.guest_credential] if entry == "create" and settings.guest_credential else []),
+        "credentials": [settings.credential] + ([settings.guest_credential] if entry in ("create", "scale") and settings.guest_credential else []),
         "extra_vars": {}, "survey_enabled": bool(questions), "become_enabled": template.become, "allow_simultaneous": True,
         # A variable that may be given freely reaches other groups.
         "ask_variables_on_launch": group is None, "ask_limit_on_launch": template.limit, "ask_job_type_on_launch": True, "ask_diff_mode_on_launch": True,
