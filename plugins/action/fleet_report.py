@@ -37,7 +37,7 @@ class ActionModule(FleetAction):
             report = self._compose(args)
         except SpecError as exc:
             if args["after"] is not None:
-                return hand_on(result, refused(str(exc), exc.code))
+                return hand_on(result, refused(args["show"], str(exc), exc.code))
             return dict(result, failed=True, msg=str(exc), reason=exc.code)
         if args["after"] is not None:
             return hand_on(result, report.data)

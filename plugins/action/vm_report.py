@@ -10,7 +10,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _report
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _report
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import hand_on
 
 display = Display()
@@ -38,13 +39,18 @@ class ActionModule(ActionBase):
         if args["after"] is not None:
             told = variables.get(args["after"]) or {}
             if plan.get("failed"):
-                return hand_on(result, _report.refused(str(plan.get("msg")), str(plan.get("reason") or "failed")))
+                return hand_on(result, _report.refused(str(plan.get("verb", "")), str(plan.get("msg")), str(plan.get("reason") or "failed")))
             if told and not told.get("failed"):
                 return dict(result, skipped=True, skip_reason="Nothing has failed")
         report = self._compose(variables, args, plan)
         if args["after"] is not None:
-            return hand_on(result, report.data if report.failure else _report.refused("a task before the report failed; the output says why", "failed"))
+            return hand_on(result, report.data if report.failure else dict(
+                report.data, failed=True, msg="a task before the report failed; the output says why", reason="failed", hosts={}))
         display.display("\n".join([""] + report.lines + [""]))
+        try:
+            _last_run.keep(plan.get("result_file"), report.data, self._task.check_mode)
+        except SpecError as exc:
+            report.failure, report.reason = report.failure or str(exc), report.reason or exc.code
         if report.failure:
             # A failure that handed data on would not be heard: Ansible takes statistics from tasks that went well only. See the option after.
             return dict(result, failed=True, msg=report.failure, reason=report.reason)

@@ -55,7 +55,7 @@ class FleetAction(ActionBase):
     def values(self, entry: str) -> Dict[str, Any]:
         """The converted variables of an entry point of the role. Raises SpecError."""
         values = _variables.read(entry, {
-            name: self.value(name) for name in _variables.option_file()[entry] if name.startswith("vm_") and name in self._vars})
+            name: self.value(name) for name in _variables.option_file()[entry] if name.startswith(_variables.PREFIXES) and name in self._vars})
         if _keys.under_awx(self._vars, os.environ):
             _request.refuse_files(values)
         return values

@@ -94,6 +94,7 @@ class Template:
     :param optional: questions that need no answer, because the playbook has one where the role has not
     :param become: whether it needs root on the hosts
     :param limit: whether one is asked which hosts it is for
+    :param variables: variables that are different in AWX
     """
 
     tenants: bool = False
@@ -101,6 +102,7 @@ class Template:
     optional: Tuple[str, ...] = ()
     become: bool = False
     limit: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 TEMPLATES: Dict[str, Template] = {
@@ -114,6 +116,7 @@ TEMPLATES: Dict[str, Template] = {
     "list_images": Template(tenants=True),
     "list_flavors": Template(tenants=True),
     "list_networks": Template(tenants=True),
+    "fleet_page": Template(variables={"fleet_page_artifact": True}),  # a file would be lost with the job
     "converge_fleet": Template(),
     "base_image": Template(optional=("base_image_name",), become=True, limit=True),
     "setup_hosts": Template(become=True, limit=True),
@@ -296,7 +299,7 @@ def _template(name: str, settings: Settings, catalogs: Catalogs, group: Optional
         "organization": settings.organization, "job_type": "run", "inventory": settings.organization, "project": settings.organization,
         "playbook": "playbooks/{0}.yml".format(name), "execution_environment": settings.organization, "forks": settings.forks,
         "credentials": [settings.credential] + ([settings.guest_credential] if entry in ("create", "scale") and settings.guest_credential else []),
-        "extra_vars": {}, "survey_enabled": bool(questions), "become_enabled": template.become, "allow_simultaneous": True,
+        "extra_vars": dict(template.variables), "survey_enabled": bool(questions), "become_enabled": template.become, "allow_simultaneous": True,
         # A variable that may be given freely reaches other groups.
         "ask_variables_on_launch": group is None, "ask_limit_on_launch": template.limit, "ask_job_type_on_launch": True, "ask_diff_mode_on_launch": True,
         "ask_inventory_on_launch": False, "ask_credential_on_launch": False, "ask_execution_environment_on_launch": False,

@@ -268,9 +268,9 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
     return report
 
 
-def refused(msg: str, reason: str) -> Dict[str, Any]:
+def refused(verb: str, msg: str, reason: str) -> Dict[str, Any]:
     """The data of a request that was refused before any host was asked."""
-    return {"failed": True, "msg": msg, "reason": reason, "vms": [], "hosts": {}}
+    return {"verb": verb, "failed": True, "msg": msg, "reason": reason, "vms": [], "hosts": {}}
 
 
 def reason_of(host: str, *results: Mapping[str, Mapping[str, Any]]) -> str:

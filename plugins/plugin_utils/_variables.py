@@ -15,6 +15,7 @@ import yaml
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, parse_int
 
 _OPTION_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "roles", "vm", "meta", "argument_specs.yml")
+PREFIXES = ("vm_", "fleet_page_")
 _TRUE = ("true", "yes", "on", "y", "t", "1")
 _FALSE = ("false", "no", "off", "n", "f", "0")
 NOT_GIVEN = "-"  # the choice of surveys that stands for no choice
@@ -56,10 +57,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def refuse_unknown(names: Iterable[str]) -> None:
-    """Raises SpecError for a C(vm_*) name that no entry point knows; it would be ignored silently otherwise."""
+    """Raises SpecError for a C(vm_*) or C(fleet_page_*) name that no entry point knows; it would be ignored silently otherwise."""
     known = {name for options in option_file().values() for name in options}
     for name in sorted(names):
-        if name.startswith("vm_") and name not in known:
+        if name.startswith(PREFIXES) and name not in known:
             raise SpecError(name, None, "is not a variable of these playbooks", nearest(name, known), "unknown_variable")
 
 
