@@ -126,6 +126,24 @@ def test_a_tenant_reaches_no_vm_of_another(awx, lab):
         awx.launch("red: Create VMs", vm_name="web2", **dict(SMALL, vm_image="secret:1"))
 
 
+@pytest.mark.long
+def test_the_other_templates(awx, lab):
+    """What a group's templates and the operators' answer besides."""
+    awx.does("red: Create VMs", vm_name="web", vm_count=1, **SMALL)
+    scaled = awx.does("red: Scale a set of VMs", vm_name="web", vm_count=2, vm_ssh_key=KEY)
+    assert scaled["scaling"]["to"] == 2 and sorted(vm for names in lab.where().values() for vm in names) == ["web-1.default.red", "web-2.default.red"]
+    full = awx.fails("red: Scale a set of VMs", vm_name="web", vm_count=9, vm_ssh_key=KEY)
+    assert "quota" in full["reason"] and full["verb"]
+    for group in ("kvmfleet", "red"):
+        assert awx.does(group + ": Show the capacity of the fleet")["total"]["vcpus"]["allocated"] == 2
+        assert {host["name"] for host in awx.does(group + ": List hosts")["hosts"]} == {"kvm1", "kvm2", "kvm3"}
+        assert [image["name"] for image in awx.does(group + ": List images")["images"]] == ["debian:12"]
+        assert [flavor["name"] for flavor in awx.does(group + ": List flavors")["flavors"]] == ["tiny"]
+        assert "default" in [network["name"] for network in awx.does(group + ": List networks")["networks"]]
+    page = awx.does("kvmfleet: Write the fleet as one HTML page")
+    assert page["html"].startswith("<!DOCTYPE html>") and "web-1.default.red" in page["html"]
+
+
 # Not "*" alone: core 2.19 itself cannot read it where AWX marks it !unsafe.
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["web", "web*", "?*", "[a-z]*", "web.default.*", "*.blue", "web.*.blue,web.default.blue", "web.default.blue\nweb"])
