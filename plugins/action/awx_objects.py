@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _awx
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import SHIPPED, Catalogs, with_shipped
 
 
 class ActionModule(FleetAction):
@@ -43,9 +43,10 @@ class ActionModule(FleetAction):
             raise SpecError("awx_configure_known_hosts", None, "and awx_configure_ssh_key go together", "Give both, or none if the credential is there already")
         names = (self._vars.get("groups") or {}).get("kvm_hosts") or []
         # All hosts of a fleet see the same catalogs; the group variables of kvm_hosts are not localhost's.
-        seen = self._vars["hostvars"][names[0]] if names else {name: self.value(name) for name in _awx.CATALOGS if name in self._vars}
-        raw = {name: seen[name] for name in _awx.CATALOGS if name in seen}
+        known = (*_awx.CATALOGS, SHIPPED)
+        seen = self._vars["hostvars"][names[0]] if names else {name: self.value(name) for name in known if name in self._vars}
+        raw = {name: seen[name] for name in known if name in seen}
         settings = _awx.Settings(hosts=[self._read(name) for name in names], **args)
-        objects = _awx.merged(_awx.objects(settings, Catalogs(raw), raw), given)
+        objects = _awx.merged(_awx.objects(settings, Catalogs(with_shipped(raw, raw.get(SHIPPED))), raw), given)
         _awx.notify(objects, settings.organization)
         return objects

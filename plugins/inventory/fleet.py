@@ -215,7 +215,7 @@ from ansible.vars.plugins import get_vars_from_inventory_sources  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import HAS_LIBVIRT  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet, _fleet_file, _fleet_vms, _variables  # noqa: E402
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, Catalogs, Host  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, SHIPPED, Catalogs, Host, with_shipped  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import to_bool  # noqa: E402
 
 try:
@@ -332,13 +332,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         """The catalogs as a host sees them, with templates resolved as far as possible: an entry may use what only a play knows."""
         self.templar.available_variables = dict(variables, inventory_hostname=name)
         found = {}
-        for key in SCHEMAS:
+        for key in [*SCHEMAS, SHIPPED]:
             if key in variables:
                 try:
                     found[key] = self.templar.template(variables[key])
                 except AnsibleError:
                     found[key] = variables[key]
-        return Catalogs(found)
+        return Catalogs(with_shipped(found, found.get(SHIPPED)))
 
     # -- hosts -----------------------------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys, _request, _scaling, _variables
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, Catalogs, Host, read_host
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, SHIPPED, Catalogs, Host, read_host, with_shipped
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_file import FleetFile, read_fleet_file
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish, wish_of
 
@@ -61,8 +61,15 @@ class FleetAction(ActionBase):
         return values
 
     def catalogs(self) -> Catalogs:
-        """The catalogs that the run sees."""
-        return Catalogs({name: self.value(name) for name in SCHEMAS if name in self._vars})
+        """The catalogs that the run sees, with the images that come with the collection."""
+        return Catalogs(with_shipped(self._own_catalogs(), self.value(SHIPPED) if SHIPPED in self._vars else None))
+
+    def own_catalogs(self) -> Catalogs:
+        """The site's own."""
+        return Catalogs(self._own_catalogs())
+
+    def _own_catalogs(self) -> Dict[str, Any]:
+        return {name: self.value(name) for name in SCHEMAS if name in self._vars}
 
     def hosts(self) -> List[Host]:
         """The hosts of the play, those among them that did not answer. Raises SpecError where there is none."""

@@ -75,6 +75,8 @@ QUESTIONS: Dict[str, Question] = {
     "vm_scale_down": Question("Delete VMs beyond the number"),
     "vm_delete_disks": Question("Delete the disks too"),
     "vm_confirm": Question("Confirm the number of VMs that are to go"),
+    "base_image_confirm": Question("Confirm the number of images that are to go"),
+    "base_image_prune_all": Question("Images of the catalog too"),
     "vm_shutdown_timeout": Question("Seconds that a guest has to shut down"),
     "vm_force": Question("Turn off hard a guest that does not shut down"),
     "vm_managed_only": Question("Only VMs made by this collection", tenants=False),
@@ -119,6 +121,7 @@ TEMPLATES: Dict[str, Template] = {
     "fleet_page": Template(variables={"fleet_page_artifact": True}),  # a file would be lost with the job
     "converge_fleet": Template(),
     "base_image": Template(optional=("base_image_name",), become=True, limit=True),
+    "prune_images": Template(become=True),
     "setup_hosts": Template(become=True, limit=True),
 }
 NO_TEMPLATE = {"awx_configure": "it configures AWX itself, by whoever administers it"}
@@ -351,7 +354,7 @@ def objects(settings: Settings, catalogs: Catalogs, raw_catalogs: Mapping[str, A
                                      **{key: value for key, value in (("scm_branch", settings.project_branch), ("credential", settings.project_credential))
                                         if value})],
         "controller_inventories": [{"name": own, "organization": own, "kind": "",
-                                    "variables": {key: raw_catalogs[key] for key in CATALOGS if raw_catalogs.get(key)}}],
+                                    "variables": {key: value for key, value in raw_catalogs.items() if value not in (None, "")}}],
         "controller_inventory_sources": [{
             "name": source, "inventory": own, "organization": own, "source": "scm", "source_project": own, "source_path": settings.fleet_file,
             "credential": settings.credential, "execution_environment": own, "overwrite": True,

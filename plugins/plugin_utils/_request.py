@@ -392,7 +392,7 @@ def wants_seed(values: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
     """Whether the VMs get a cloud-init seed: where it is asked for, else with an image that reads one."""
     if values.get("vm_seed_format") is not None:
         return bool(values["vm_seed_format"] != "none")
-    return bool(values.get("vm_image")) and image.get("cloud_init") is not False
+    return bool(values.get("vm_image")) and image.get("cloud_init", image.get("os_type", "linux") in ("linux", "bsd"))
 
 
 def build_seed(values: Mapping[str, Any], image: Mapping[str, Any], keys: Keys) -> Optional[Dict[str, Any]]:
