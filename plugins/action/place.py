@@ -87,7 +87,7 @@ class ActionModule(FleetAction):
         self._catalogs, self._all_hosts = self.catalogs(), self.hosts()
         out = self.left_out()
         self._all_hosts += [self._read(name) for name in out]
-        return self.wishes(self.requested(plan["source"]), self._catalogs, self._all_hosts)
+        return self.wishes(self.requested(plan["source"], plan.get("scaling")), self._catalogs, self._all_hosts)
 
     # -- the first plan ------------------------------------------------------------------------------------------------------------------
 

@@ -33,8 +33,11 @@ class ActionModule(ActionBase):
         })
         plan = variables.get(args["plan"]) or {}
         registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}
+        # What an earlier request in the same run has left
         if plan.get("wait", "none") == "none" or self._task.check_mode:
-            registered["waited"] = {}  # of an earlier request in the same run
+            registered["waited"] = {}
+        if plan.get("scaling") and not plan.get("vms"):
+            registered["results"] = {}
         undone, left = self._undone(variables)
         report = _report.compose(self._context(dict(plan, notes=list(plan.get("notes") or []) + left), undone), registered["results"], registered["waited"])
         display.display("\n".join([""] + report.lines + [""]))
@@ -81,7 +84,10 @@ class ActionModule(ActionBase):
             path = os.path.join(directory, name)
             return path if directory and os.path.exists(path) else None
 
+        scaling = plan.get("scaling") or {}
+        notes = list(scaling.get("said") or []) + list(plan.get("notes") or [])
         return _report.Context(verb=str(plan.get("verb")), check=bool(self._task.check_mode), users=plan.get("users") or {}, key_path=key_path,
                                home=os.path.expanduser("~"), key_note=key.get("note"), new_key=key.get("path"), action=plan.get("action"),
-                               image=plan.get("image") or None, notes=plan.get("notes") or (), placement=plan.get("placement"),
-                               failure=plan.get("failure"), undone=undone, silent=plan.get("silent") or {})
+                               image=plan.get("image") or None, notes=notes, placement=plan.get("placement"),
+                               failure=plan.get("failure"), undone=undone, silent=plan.get("silent") or {},
+                               scaling=scaling or None)

@@ -66,6 +66,11 @@ class Outcome:
     carried_out: bool = False  # or begun; in check mode: would be
 
 
+def torn_by_others(outcome: Outcome) -> bool:
+    """Whether a VM was found without a disk of its own: it may be that another run is deleting it, which the lock of the VM tells."""
+    return isinstance(outcome.error, SpecError) and outcome.error.code == "disk_missing"
+
+
 def _deletion(plan: Optional[VmPlan]) -> Optional[VmPlan]:
     """The deletion that a plan is, or begins with."""
     if plan is None:
@@ -127,9 +132,14 @@ class Converger:
         self.host.look()
         outcomes = self._plan(specs, together=self.options.check)
         changed = [o.name for o in outcomes if o.plan and o.plan.changed]
-        if self.options.check or not changed or self._refused(outcomes):
+        torn = [o.name for o in outcomes if torn_by_others(o)]
+        if torn and self.options.check:
+            with _admission.vm_locks(self.host.uri, torn, self.options.lock_timeout_s):
+                self.host.look()
+                outcomes = self._plan(specs)
+        if self.options.check or not (changed or torn) or (self._refused(outcomes) and not torn):
             return self.described(outcomes)
-        with _admission.vm_locks(self.host.uri, changed, self.options.lock_timeout_s):
+        with _admission.vm_locks(self.host.uri, changed + torn, self.options.lock_timeout_s):
             return self.run_locked(specs)
 
     def run_locked(self, specs: Sequence[VmSpec], created: Collection[str] = (), first: Callable[[], None] = lambda: None) -> List[Outcome]:

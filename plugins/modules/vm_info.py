@@ -179,6 +179,23 @@ vms:
       description: V(bios) or V(efi).
       type: str
       returned: always
+    secure_boot:
+      description: Whether UEFI verifies what it boots.
+      type: bool
+      returned: always
+    tpm:
+      description: Whether it has an emulated TPM.
+      type: bool
+      returned: always
+    boot:
+      description: Boot order.
+      type: list
+      elements: str
+      returned: always
+    cpu_mode:
+      description: CPU mode of libvirt.
+      type: str
+      returned: always
     group:
       description: Metadata, like RV(vms[].namespace), RV(vms[].set), RV(vms[].index), RV(vms[].image), RV(vms[].flavor), RV(vms[].key_name), RV(vms[].labels).
       type: str
@@ -209,6 +226,18 @@ vms:
       returned: always
     labels:
       description: Labels.
+      type: dict
+      returned: always
+    anti_affinity:
+      description: VMs (by name or label) that it has to be kept away from.
+      type: list
+      elements: str
+      returned: always
+    scaling:
+      description:
+        - The last act of scaling the set of which it is the first member, else null.
+        - Has C(ticket), C(at), C(age_s) by this host's clock, C(open) while the run is at work, C(acting), the alerts that it
+          acts on, and C(alerts) that were acted on.
       type: dict
       returned: always
     volumes:

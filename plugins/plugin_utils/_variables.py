@@ -19,7 +19,8 @@ _TRUE = ("true", "yes", "on", "y", "t", "1")
 _FALSE = ("false", "no", "off", "n", "f", "0")
 # What an argument spec cannot say.
 _BOUNDS = {"vm_count": (1, 10000), "vm_vcpus": (1, 4096), "vm_max_vcpus": (1, 4096), "vm_wait_timeout": (1, 86400), "vm_shutdown_timeout": (0, 86400),
-           "vm_max_per_host": (1, 10000), "vm_reserve_failures": (0, 1), "vm_claim_ttl": (5, 86400), "vm_capacity_timeout": (1, 3600)}
+           "vm_max_per_host": (1, 10000), "vm_reserve_failures": (0, 1), "vm_claim_ttl": (5, 86400), "vm_capacity_timeout": (1, 3600),
+           "vm_min": (1, 10000), "vm_max": (1, 10000), "vm_step": (1, 10000), "vm_cooldown": (0, 30 * 86400)}
 
 
 class PlainLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
