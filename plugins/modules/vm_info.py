@@ -17,6 +17,7 @@ author:
 extends_documentation_fragment:
   - kvmfleet.core.attributes.info
   - kvmfleet.core.connection
+  - kvmfleet.core.progress
 options:
   names:
     description:
@@ -338,7 +339,7 @@ from typing import Any, Dict
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _guest, _vm_list
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, fail_from, run_module
-from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import PROGRESS_ARGUMENT_SPEC, FleetModule
 
 STATES = ["pending", "building", "running", "paused", "stopping", "stopped", "crashed", "deleting", "failed"]
 
@@ -346,7 +347,7 @@ STATES = ["pending", "building", "running", "paused", "stopping", "stopped", "cr
 def main() -> None:
     """Entry point."""
     module = FleetModule(supports_check_mode=True, argument_spec=dict(
-        COMMON_ARGUMENT_SPEC,
+        COMMON_ARGUMENT_SPEC, **PROGRESS_ARGUMENT_SPEC,
         names={"type": "list", "elements": "str", "aliases": ["name"]},
         group={"type": "str"},
         namespace={"type": "str"},

@@ -14,11 +14,16 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys, _request, _scaling, _variables
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, Catalogs, Host, read_host
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, SHIPPED, Catalogs, Host, read_host, with_shipped
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_file import FleetFile, read_fleet_file
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish, wish_of
 
 _WAITS = ("none", "address", "ssh", "cloud_init")
+
+
+def hand_on(result: Mapping[str, Any], data: Mapping[str, Any]) -> Dict[str, Any]:
+    """A result that sets the custom statistic C(kvmfleet), as ansible.builtin.set_stats does it, without one more task."""
+    return dict(result, ansible_stats={"data": {"kvmfleet": data}, "per_host": False, "aggregate": False})
 
 
 class FleetAction(ActionBase):
@@ -49,12 +54,22 @@ class FleetAction(ActionBase):
 
     def values(self, entry: str) -> Dict[str, Any]:
         """The converted variables of an entry point of the role. Raises SpecError."""
-        return _variables.read(entry, {
-            name: self.value(name) for name in _variables.option_file()[entry] if name.startswith("vm_") and name in self._vars})
+        values = _variables.read(entry, {
+            name: self.value(name) for name in _variables.option_file()[entry] if name.startswith(_variables.PREFIXES) and name in self._vars})
+        if _keys.under_awx(self._vars, os.environ):
+            _request.refuse_files(values)
+        return values
 
     def catalogs(self) -> Catalogs:
-        """The catalogs that the run sees."""
-        return Catalogs({name: self.value(name) for name in SCHEMAS if name in self._vars})
+        """The catalogs that the run sees, with the images that come with the collection."""
+        return Catalogs(with_shipped(self._own_catalogs(), self.value(SHIPPED) if SHIPPED in self._vars else None))
+
+    def own_catalogs(self) -> Catalogs:
+        """The site's own."""
+        return Catalogs(self._own_catalogs())
+
+    def _own_catalogs(self) -> Dict[str, Any]:
+        return {name: self.value(name) for name in SCHEMAS if name in self._vars}
 
     def hosts(self) -> List[Host]:
         """The hosts of the play, those among them that did not answer. Raises SpecError where there is none."""

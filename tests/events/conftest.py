@@ -10,7 +10,6 @@ import hmac
 import http.server
 import json
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -18,11 +17,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 
 import pytest
 import yaml
 
-from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import FleetPlaybooks, Lab
+from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import MARK, FleetPlaybooks, Lab, kill_all
 from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BIN, ROOT
 
 TOKEN, SECRET = "s3cret-token", "s3cret-hmac"
@@ -82,18 +82,19 @@ def post_signed(port, body, secret=SECRET):
 
 
 class Rulebook:
-    """An ansible-rulebook that runs, in a process group of its own.
+    """An ansible-rulebook that runs. It and all that it starts, which has sessions of its own, bear a mark in their environment.
 
     :param rulebook: a name in the collection, or a path
     :param ports: on which it is to answer
     """
 
     def __init__(self, rulebook, folder, inventory, ports, environment=None, **variables):
-        self.ports, self.path = ports, folder / "rulebook.log"
+        self.ports, self.path, mark = ports, folder / "rulebook.log", uuid.uuid4().hex
+        self.mark = "{0}={1}".format(MARK, mark).encode()
         (folder / "vars.yml").write_text(yaml.safe_dump(dict({"webhook_token": TOKEN, "webhook_secret": SECRET, "webhook_operations": [
             "create", "delete", "power", "scale"]}, **variables)))
         env = dict(os.environ, PATH=BIN + os.pathsep + os.environ["PATH"], ANSIBLE_COLLECTIONS_PATH=os.path.join(ROOT, ".ansible", "collections"),
-                   ANSIBLE_NOCOLOR="1", EDA_JOB_TEMPLATE_REFRESH_DELAY="0.2", PYTHONUNBUFFERED="1", **(environment or {}))
+                   ANSIBLE_NOCOLOR="1", EDA_JOB_TEMPLATE_REFRESH_DELAY="0.2", PYTHONUNBUFFERED="1", **dict(environment or {}, **{MARK: mark}))
         with open(self.path, "wb") as log:
             self.process = subprocess.Popen(
                 [os.path.join(BIN, "ansible-rulebook"), "--rulebook", rulebook, "--inventory", str(inventory), "--vars", str(folder / "vars.yml"), "-v"],
@@ -126,11 +127,11 @@ class Rulebook:
 
     def stop(self):
         """End it with all that it has started."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(15)
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        kill_all(self.mark)
+        self.process.wait()
 
 
 class _AwxHandler(http.server.BaseHTTPRequestHandler):
