@@ -106,30 +106,33 @@ test-image: packages-image
 	scripts/build-image.sh
 
 integration: packages-test venv  ## Everything against a real libvirtd
-	scripts/with-libvirtd.sh pytest tests/integration
+	scripts/with-libvirtd.sh pytest --timeout 900 tests/integration
 
-.PHONY: molecule lab-tests awx events browser
-molecule: packages-lab packages-test venv  ## The molecule scenarios in a lab of their own; SCENARIO=fleet for one
+.PHONY: molecule molecule-fleet lab-tests awx events browser
+molecule: packages-lab packages-test venv  ## The molecule scenarios, each in a lab of its own; SCENARIO=fleet for one
 	scripts/molecule.sh $(SCENARIO)
 
+molecule-fleet: packages-lab packages-test venv
+	scripts/molecule.sh fleet
+
 lab-tests: packages-lab packages-test venv  ## What only real hosts can show: networks that cannot lock out, set-up of hosts, the tutorial
-	scripts/with-libvirtd.sh pytest tests/lab
+	scripts/with-libvirtd.sh pytest --timeout 900 tests/lab
 
 awx: packages-test venv  ## Job templates, surveys and jobs as AWX runs them
-	scripts/with-libvirtd.sh pytest tests/awx
+	scripts/with-libvirtd.sh pytest --timeout 900 tests/awx
 
 events: packages-test packages-events venv  ## Rulebooks, by a real ansible-rulebook
-	scripts/with-libvirtd.sh pytest tests/events
+	scripts/with-libvirtd.sh pytest --timeout 900 tests/events
 
 browser: packages-browser venv  ## The fleet page in a real browser
-	pytest tests/browser
+	pytest --timeout 900 tests/browser
 
 .PHONY: test test-long bench
 test: packages-build  ## All gates but test-long and bench; what .ci/run runs
 	@$(PYTHON) scripts/stages.py test
 
-test-long: packages-test venv  ## The long sweeps
-	KVMFLEET_LONG=1 scripts/with-libvirtd.sh pytest tests/unit tests/integration
+test-long: packages-test packages-lab packages-events packages-browser venv  ## The long sweeps
+	KVMFLEET_LONG=1 scripts/with-libvirtd.sh pytest tests/unit tests/integration tests/awx tests/events tests/lab tests/browser
 
 bench: packages-test packages-bench venv  ## Figures against their peers, in .bench/results.json
 	pip install --quiet --requirement requirements/bench.txt

@@ -20,6 +20,7 @@ _FRESH = "-o ControlMaster=no -o ControlPath=none -o ServerAliveInterval=3 -o Se
 # What the host may take beyond the deadline until it is back: the guard's commands and repairs.
 _GRACE_S = 180.0
 _PAUSE_S = 1.0
+_TRIES = 5
 # After so long a host that knows nothing of the change has not begun it.
 _BEGIN_S = 60.0
 
@@ -61,6 +62,7 @@ class ActionModule(ActionBase):
 
     def _first(self) -> Dict[str, Any]:
         """Set the change to work. Where the answer is lost on the way, the host may have begun all the same."""
+        self._low_level_execute_command("exit 0")       # a host that is not to be reached at all is unreachable, as everywhere
         try:
             return self._call("apply")
         except AnsibleConnectionFailure as exc:
@@ -102,7 +104,15 @@ class ActionModule(ActionBase):
         return dict(seen, trouble=trouble)
 
     def _finish(self, first: Dict[str, Any]) -> Dict[str, Any]:
-        last = self._call("networks")
+        last: Dict[str, Any] = {}
+        for attempt in range(_TRIES):
+            try:
+                last = self._call("networks")
+                break
+            except AnsibleConnectionFailure:
+                if attempt == _TRIES - 1:
+                    raise
+                time.sleep(_PAUSE_S)
         if last.get("failed"):
             return dict(last, changed=True, affected=first["affected"])
         if last.get("wrong"):

@@ -10,7 +10,9 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _report
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _report
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import hand_on
 
 display = Display()
 
@@ -30,21 +32,39 @@ class ActionModule(ActionBase):
             "plan": {"type": "str", "default": "vm_plan"},
             "results": {"type": "str", "default": "vm_result"},
             "waited": {"type": "str", "default": "vm_waited"},
+            "after": {"type": "str"},
         })
-        plan = variables.get(args["plan"]) or {}
-        registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}
-        if plan.get("wait", "none") == "none" or self._task.check_mode:
-            registered["waited"] = {}  # of an earlier request in the same run
-        undone, left = self._undone(variables)
-        report = _report.compose(self._context(dict(plan, notes=list(plan.get("notes") or []) + left), undone), registered["results"], registered["waited"])
-        display.display("\n".join([""] + report.lines + [""]))
         result["changed"] = False
-        # As ansible.builtin.set_stats does it; without one more task.
-        result["ansible_stats"] = {"data": {"kvmfleet": report.data}, "per_host": False, "aggregate": False}
+        plan = variables.get(args["plan"]) or {}
+        if args["after"] is not None:
+            told = variables.get(args["after"]) or {}
+            if plan.get("failed"):
+                return hand_on(result, _report.refused(str(plan.get("verb", "")), str(plan.get("msg")), str(plan.get("reason") or "failed")))
+            if told and not told.get("failed"):
+                return dict(result, skipped=True, skip_reason="Nothing has failed")
+        report = self._compose(variables, args, plan)
+        if args["after"] is not None:
+            return hand_on(result, report.data if report.failure else dict(
+                report.data, failed=True, msg="a task before the report failed; the output says why", reason="failed", hosts={}))
+        display.display("\n".join([""] + report.lines + [""]))
+        try:
+            _last_run.keep(plan.get("result_file"), report.data, self._task.check_mode)
+        except SpecError as exc:
+            report.failure, report.reason = report.failure or str(exc), report.reason or exc.code
         if report.failure:
-            result.update(failed=True, msg=report.failure, reason=report.reason)
-            del result["ansible_stats"]
-        return result
+            # A failure that handed data on would not be heard: Ansible takes statistics from tasks that went well only. See the option after.
+            return dict(result, failed=True, msg=report.failure, reason=report.reason)
+        return hand_on(result, report.data)
+
+    def _compose(self, variables: Mapping[str, Any], args: Mapping[str, Any], plan: Mapping[str, Any]) -> _report.Report:
+        registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}
+        # What an earlier request in the same run has left
+        if plan.get("wait", "none") == "none" or self._task.check_mode:
+            registered["waited"] = {}
+        if plan.get("scaling") and not plan.get("vms"):
+            registered["results"] = {}
+        undone, left = self._undone(variables)
+        return _report.compose(self._context(dict(plan, notes=list(plan.get("notes") or []) + left), undone), registered["results"], registered["waited"])
 
     @staticmethod
     def _registered(variables: Mapping[str, Any], name: str) -> Dict[str, Mapping[str, Any]]:
@@ -81,7 +101,10 @@ class ActionModule(ActionBase):
             path = os.path.join(directory, name)
             return path if directory and os.path.exists(path) else None
 
+        scaling = plan.get("scaling") or {}
+        notes = list(scaling.get("said") or []) + list(plan.get("notes") or [])
         return _report.Context(verb=str(plan.get("verb")), check=bool(self._task.check_mode), users=plan.get("users") or {}, key_path=key_path,
                                home=os.path.expanduser("~"), key_note=key.get("note"), new_key=key.get("path"), action=plan.get("action"),
-                               image=plan.get("image") or None, notes=plan.get("notes") or (), placement=plan.get("placement"),
-                               failure=plan.get("failure"), undone=undone, silent=plan.get("silent") or {})
+                               image=plan.get("image") or None, notes=notes, placement=plan.get("placement"),
+                               failure=plan.get("failure"), undone=undone, silent=plan.get("silent") or {},
+                               scaling=scaling or None)

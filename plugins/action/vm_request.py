@@ -11,13 +11,12 @@ from typing import Any, Dict, List, Mapping, Optional
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _request, _variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _request, _scaling, _variables
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish
 
-VERBS = ("create", "converge", "delete", "power", "list")
-_WAITS = ("none", "address", "ssh", "cloud_init")
+VERBS = ("create", "converge", "scale", "delete", "power", "list")
 
 
 class ActionModule(FleetAction):
@@ -64,17 +63,29 @@ class ActionModule(FleetAction):
         _variables.refuse_unknown(load_extra_vars(self._loader))
         catalogs, hosts = self.catalogs(), self.hosts()
         plan: Dict[str, Any] = {"options": {host.name: _module_options(host) for host in hosts}, "verb": verb, "users": catalogs.users(), "lookup": False}
-        if verb in ("create", "converge"):
+        if verb == "scale":
+            values = self.values(verb)
+            plan.update(key_dir=values["vm_key_dir"], patterns=self._members(values), scaling={"next": "look", "round": 0})
+        elif verb in ("create", "converge"):
             wanted = self.requested(verb)
             if not wanted:
                 raise SpecError("kvmfleet_file", self.value("kvmfleet_file"), "declares no VMs", "List them under vms", "missing_variable")
-            plan["key_dir"] = wanted[0]["vm_key_dir"]
+            plan.update(key_dir=wanted[0]["vm_key_dir"], result_file=wanted[0]["vm_result_file"])
+            # Better now than when all is made
+            _last_run.keep(plan["result_file"], {}, check_mode=True)
             plan.update(self._absent(wanted[0], catalogs, hosts) if wanted[0]["vm_state"] == "absent" and verb == "create" else
                         self._create(verb, wanted, catalogs, hosts))
         else:
             plan["key_dir"] = _variables.option_file()["create"]["vm_key_dir"]["default"]
             plan.update(self._select(verb, self.values(verb), hosts, found))
         return plan
+
+    @staticmethod
+    def _members(values: Dict[str, Any]) -> List[str]:
+        """The pattern of names of a set's members, after all has been checked that can be without knowing them."""
+        _scaling.ask_of(values)
+        _request.domain_names(values, str(values["vm_name"]))
+        return [_request.full_name(values, "{0}-*".format(values["vm_name"]))]
 
     def _absent(self, values: Dict[str, Any], catalogs: Catalogs, hosts: List[Host]) -> Dict[str, Any]:
         """The deletion that create_vm with C(vm_state=absent) is."""
@@ -89,25 +100,12 @@ class ActionModule(FleetAction):
 
     def _create(self, verb: str, wanted: List[Dict[str, Any]], catalogs: Catalogs, hosts: List[Host]) -> Dict[str, Any]:
         wishes = self.wishes(wanted, catalogs, hosts)
-        images: List[Dict[str, Any]] = [{"name": str(w.values["vm_image"]), "entry": dict(w.image)} for w in wishes if w.image]
-        images = [image for number, image in enumerate(images) if image not in images[:number]]
-        waits = [_request.default_wait(w.values) for w in wishes]
-        first = wishes[0].values
-        plan: Dict[str, Any] = {
-            "verb": "create", "source": verb, "names": [r.name for w in wishes for r in w.requests], "wait": max(waits, key=_WAITS.index),
-            "wait_timeout": max(w.values["vm_wait_timeout"] for w in wishes), "key": dataclasses.asdict(self.last_keys),
-            "image": ", ".join(i["name"] for i in images if i["entry"].get("source")), "vms": {}, "waits": {}, "step": "all",
-            "fleet": self._needs_placement(wishes, catalogs, hosts), "capacity_timeout": first["vm_capacity_timeout"], "claim_ttl": first["vm_claim_ttl"],
-            "fetch": {host.name: [dict(i, pool=i["entry"].get("pool") or host.image_pool or host.pool) for i in images if i["entry"].get("source")]
-                      for host in hosts}}
+        plan = self.creation(verb, wishes, hosts)
+        plan["fleet"] = self._needs_placement(wishes, catalogs, hosts)
         if not plan["fleet"]:
             host = hosts[0]
-            if not host.schedulable and not any(w.wanted.host for w in wishes):
-                raise SpecError("vm_host", None, "no host takes new VMs (kvm_schedulable)", "Name the host with vm_host", "no_host")
             plan["vms"] = {host.name: [_request.host_item(request, host, catalogs) for w in wishes for request in w.requests]}
-            plan["waits"] = {host.name: [r.name for w, wait in zip(wishes, waits) if wait != "none" for r in w.requests]}
-        if any(_request.has_secrets(w.values) for w in wishes):
-            plan.update(_ansible_no_log=True, secret=True)
+            plan["waits"] = {host.name: [r.name for w in wishes if _request.default_wait(w.values) != "none" for r in w.requests]}
         return plan
 
     def _needs_placement(self, wishes: List[Wish], catalogs: Catalogs, hosts: List[Host]) -> bool:
@@ -124,7 +122,7 @@ class ActionModule(FleetAction):
             group = wish.values.get("vm_group")
             if group and catalogs.entry("kvmfleet_groups", group).get("quota"):
                 return True
-        return bool(host.groups or host.admin_only or host.max_vms is not None or host.pools)
+        return bool(not host.schedulable or host.groups or host.admin_only or host.max_vms is not None or host.pools)
 
     def _select(self, verb: str, values: Dict[str, Any], hosts: List[Host], found: Optional[str]) -> Dict[str, Any]:
         selection = _request.select(values, strict=verb != "list")

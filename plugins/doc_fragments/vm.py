@@ -365,6 +365,37 @@ vcpus_request:
 memory_request:
   description: Memory counted for it. Default is what it may use.
   type: str
+scaling:
+  description:
+    - What is to be kept of an act of scaling the set that the VM is the first member of; the playbook C(scale_vm) writes it.
+    - A compare-and-set under the VM's lock - where the last act kept is not O(ignore:scaling.expect), the VM is refused with C(scaled_meanwhile).
+  type: dict
+  suboptions:
+    expect:
+      description: Ticket of the last act kept; empty where none is.
+      type: str
+      default: ""
+    ticket:
+      description: Random value of the run that acts, in hexadecimal digits. Empty, nothing is kept any more.
+      type: str
+      default: ""
+    at:
+      description: When it acted, such as C(2026-01-31T12:00:00Z). Default is now, by the host's clock.
+      type: str
+    open:
+      description: Whether the run has not ended yet.
+      type: bool
+      default: false
+    acting:
+      description: Digests of the alerts that it acts on.
+      type: list
+      elements: str
+      default: []
+    alerts:
+      description: Digests of the alerts that were acted on.
+      type: list
+      elements: str
+      default: []
 default_vcpus:
   description: Virtual CPUs of a VM that does not exist yet, where O(ignore:vcpus) is not given. One that exists keeps what it has.
   type: int

@@ -119,6 +119,9 @@ SET_OPTIONS: Dict[str, Any] = {
     "default_vcpus": {"type": "int"},
     "default_memory": {"type": "str"},
     "seed": {"type": "dict", "options": SEED_OPTIONS},
+    "scaling": {"type": "dict", "options": {
+        "expect": {"type": "str", "default": ""}, "ticket": {"type": "str", "default": ""}, "at": {"type": "str"}, "open": {"type": "bool", "default": False},
+        "acting": {"type": "list", "elements": "str", "default": []}, "alerts": {"type": "list", "elements": "str", "default": []}}},
 }
 
 

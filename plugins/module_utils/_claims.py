@@ -10,7 +10,7 @@ from typing import List, Optional, Sequence
 from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
-from ansible_collections.kvmfleet.core.plugins.module_utils._converge import Converger, Options, Outcome, undefine, write_metadata
+from ansible_collections.kvmfleet.core.plugins.module_utils._converge import Converger, Options, Outcome, torn_by_others, undefine, write_metadata
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import in_parallel
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import VmSpec, check_batch
@@ -55,7 +55,10 @@ class Claims:
                     self.host.look()
             outcomes = [self.converger.plan_one(spec) for spec in specs]
             for outcome in outcomes:
-                if self._phase(outcome.name) == "deleting" and outcome.name not in half_deleted and not outcome.error:
+                torn = torn_by_others(outcome)
+                if torn and self.host.look_at(outcome.name) is None:
+                    outcome.error = FleetError("VM {0} was deleted by another run meanwhile; try again".format(outcome.name), "busy")
+                elif self._phase(outcome.name) == "deleting" and outcome.name not in half_deleted and (torn or not outcome.error):
                     outcome.error = FleetError("VM {0} is being deleted by another run; try again when that has ended".format(outcome.name), "busy")
             self.converger.check_together(outcomes)  # the growth of those that exist is counted with the new ones
             fresh = [o for o in outcomes if o.plan and o.plan.kind == "create"]

@@ -116,6 +116,15 @@ def require_libvirt(module: AnsibleModule) -> None:
                          exception=LIBVIRT_IMPORT_ERROR, reason="missing_library")
 
 
+def run_plain(module: AnsibleModule, work: Any) -> None:
+    """The frame of a module run that needs no libvirt: work, and map errors to one message."""
+    try:
+        result = work()
+    except (SpecError, FleetError) as exc:
+        fail_from(module, exc)
+    module.exit_json(**result)
+
+
 def run_module(module: AnsibleModule, work: Any, writes: bool = True, timeout_s: Optional[float] = None) -> None:
     """The common frame of all modules: check libvirt-python and the URI, connect, work, and map errors to one message.
 

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Callable, Collection, Dict, List, Optional, Sequence, Set, Tuple
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _domain_xml, _live, _metadata, _power, _seed, _vm_result, _volume_job, _volumes
+from ansible_collections.kvmfleet.core.plugins.module_utils import (
+    _admission, _domain_xml, _live, _metadata, _power, _progress, _seed, _vm_result, _volume_job, _volumes,
+)
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import observe
@@ -29,6 +31,7 @@ except ImportError:  # reported by _connection.require_libvirt
 
 # One VM's steps are a chain of calls that wait for libvirtd; a few chains side by side keep it busy.
 _WORKERS = 4
+_POWER_STEPS = {"start": "starting it", "start paused": "starting it paused", "shutdown": "shutting it down", "resume": "resuming it", "pause": "pausing it"}
 
 
 @dataclass
@@ -64,6 +67,11 @@ class Outcome:
     record: Optional[DomainRecord] = None
     undone: bool = False
     carried_out: bool = False  # or begun; in check mode: would be
+
+
+def torn_by_others(outcome: Outcome) -> bool:
+    """Whether a VM was found without a disk of its own: it may be that another run is deleting it, which the lock of the VM tells."""
+    return isinstance(outcome.error, SpecError) and outcome.error.code == "disk_missing"
 
 
 def _deletion(plan: Optional[VmPlan]) -> Optional[VmPlan]:
@@ -127,9 +135,14 @@ class Converger:
         self.host.look()
         outcomes = self._plan(specs, together=self.options.check)
         changed = [o.name for o in outcomes if o.plan and o.plan.changed]
-        if self.options.check or not changed or self._refused(outcomes):
+        torn = [o.name for o in outcomes if torn_by_others(o)]
+        if torn and self.options.check:
+            with _admission.vm_locks(self.host.uri, torn, self.options.lock_timeout_s):
+                self.host.look()
+                outcomes = self._plan(specs)
+        if self.options.check or not (changed or torn) or (self._refused(outcomes) and not torn):
             return self.described(outcomes)
-        with _admission.vm_locks(self.host.uri, changed, self.options.lock_timeout_s):
+        with _admission.vm_locks(self.host.uri, changed + torn, self.options.lock_timeout_s):
             return self.run_locked(specs)
 
     def run_locked(self, specs: Sequence[VmSpec], created: Collection[str] = (), first: Callable[[], None] = lambda: None) -> List[Outcome]:
@@ -285,10 +298,20 @@ class Converger:
         return self.host.conn.lookupByName(plan.spec.name)
 
     def _apply(self, outcomes: Sequence[Outcome]) -> None:
-        _in_parallel(outcomes, self._apply_one)
+        for outcome in outcomes:
+            _progress.say(outcome.name, "waiting for its turn")
+        _in_parallel(outcomes, self._apply_and_tell)
         failed = [o for o in outcomes if o.error]
         if failed and self.options.atomic:
             self.undo_all(outcomes)
+
+    def _apply_and_tell(self, outcome: Outcome) -> None:
+        ended = "failed"
+        try:
+            self._apply_one(outcome)
+            ended = "done"
+        finally:
+            _progress.say(outcome.name, ended, done=True)
 
     def _apply_one(self, outcome: Outcome) -> None:
         plan = outcome.plan
@@ -324,6 +347,7 @@ class Converger:
         if domain.isActive() and "shutdown" not in plan.power:
             hopeless = self._change_running(plan, domain, outcome)
         for action in plan.power:
+            _progress.say(plan.spec.name, _POWER_STEPS.get(action, action))
             self._power_step(domain, action, plan)
         unready = plan.metadata.phase != "ready" or plan.seed is not None or any(v.planned for v in plan.metadata.volumes) or hopeless != plan.metadata.hopeless
         plan.metadata.hopeless = hopeless
@@ -338,6 +362,7 @@ class Converger:
     def _volumes(self, plan: VmPlan, meta: VmMetadata, domain: libvirt.virDomain) -> None:
         """Make and grow the volumes, and write the seed."""
         for job in plan.jobs:
+            _progress.say(plan.spec.name, job.progress)
             _volume_job.apply(job, self.host.conn)
             listed = meta.volume(job.disk)
             if job.verb == "create" and job.clone == "full" and job.image is not None and listed is not None:
@@ -451,6 +476,7 @@ class Converger:
         if plan.record is None:
             return
         domain = plan.record.handle
+        _progress.say(plan.spec.name, "deleting it with its volumes")
         if not plan.record.persistent:
             # Undefined by someone while it ran. Without a definition, the list of its volumes would go with its process.
             domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.record.root), 0)

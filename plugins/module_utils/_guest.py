@@ -15,7 +15,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
+from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata, _progress
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, error_code, is_gone, is_remote
 from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import call_within
 
@@ -32,6 +32,8 @@ except ImportError:
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 SOURCES = ("lease", "agent", "arp")
 WAITS = ("none", "address", "ssh", "cloud_init")
+_WHAT = {"address": "an address", "ssh": "SSH", "cloud_init": "the end of cloud-init"}
+_REACHED = {"address": "has the address", "ssh": "SSH answers at", "cloud_init": "cloud-init is done"}
 
 _POLL_S = 0.5
 _POLL_AGENT_S = 1.0    # the guest is busy booting
@@ -262,13 +264,27 @@ def wait_ssh(address: str, port: int = 22, timeout_s: float = 300, name: Optiona
 
 
 class Waiter:
-    """One wait for one domain: observes it again and again until a deadline, and keeps the last state for the message."""
+    """One wait for one domain: observes it again and again until a deadline, and keeps the last state for the message.
 
-    def __init__(self, domain: libvirt.virDomain, conn: libvirt.virConnect, timeout_s: float, sources: Sequence[str], agent_timeout_s: float) -> None:
+    :param what: what is waited for, as people call it
+    """
+
+    def __init__(self, domain: libvirt.virDomain, conn: libvirt.virConnect, timeout_s: float, sources: Sequence[str], agent_timeout_s: float,
+                 what: str = "an address") -> None:
         self.domain, self.conn, self.timeout_s, self.sources, self.agent_timeout_s = domain, conn, timeout_s, sources, agent_timeout_s
-        self.name = domain.name()
+        self.name, self.what = domain.name(), what
         self.started = time.monotonic()
         self.last = "no address yet"
+
+    @property
+    def last(self) -> str:
+        """The last state."""
+        return self._last
+
+    @last.setter
+    def last(self, state: str) -> None:
+        self._last = state
+        _progress.say(self.name, "waiting for {0}: {1}".format(self.what, state))
 
     @property
     def left(self) -> float:
@@ -450,13 +466,18 @@ def wait_cloud_init_by_agent(domain: libvirt.virDomain, timeout_s: float = 600) 
 def wait_for(domain: libvirt.virDomain, conn: libvirt.virConnect, what: str, timeout_s: float = 300, port: int = 22, sources: Sequence[str] = SOURCES,
              agent_timeout_s: float = 5) -> Dict[str, Any]:
     """Wait for C(address), C(ssh) or C(cloud_init); returns {name, waited_for, seconds, address, cloud_init}."""
-    waiter = Waiter(domain, conn, timeout_s, sources, agent_timeout_s)
+    waiter = Waiter(domain, conn, timeout_s, sources, agent_timeout_s, _WHAT[what])
     result: Dict[str, Any] = {"name": waiter.name, "waited_for": what, "address": None, "cloud_init": None}
-    if what == "ssh":
-        result["address"] = _wait_ssh_of(waiter, port)
-    elif what == "cloud_init":
-        result["cloud_init"] = _wait_cloud_init_of(waiter)
-    else:
-        result["address"] = _wait_address_of(waiter)[0]["address"]
+    try:
+        if what == "ssh":
+            result["address"] = _wait_ssh_of(waiter, port)
+        elif what == "cloud_init":
+            result["cloud_init"] = _wait_cloud_init_of(waiter)
+        else:
+            result["address"] = _wait_address_of(waiter)[0]["address"]
+    except FleetError as exc:
+        _progress.say(waiter.name, "given up: {0}".format(exc.data.get("last_state", exc)), done=True)
+        raise
     result["seconds"] = waiter.elapsed()
+    _progress.say(waiter.name, "{0}{1}".format(_REACHED[what], " " + result["address"] if result["address"] else ""), done=True)
     return result

@@ -189,6 +189,10 @@ def unmet(expected: Sequence[Mapping[str, Any]], present: Mapping[str, Mapping[s
             continue
         if item.get("kind") and item["kind"] != link["kind"]:
             wrong.append("{0} is of kind {1}, not {2}".format(name, link["kind"], item["kind"]))
+        if link["master"] and link["master"] in item.get("no_master", ()):
+            wrong.append("{0} is still in {1}".format(name, link["master"]))
+        if "no_master" in item:
+            continue
         if "master" in item and item["master"] != link["master"]:
             wrong.append("{0} is in {1}, not in {2}".format(name, link["master"] or "no bridge", item["master"] or "none"))
         if not link["up"]:
@@ -230,9 +234,16 @@ def corrections(before: Mapping[str, Any], present: Mapping[str, Mapping[str, An
         calls += [["ip", "address", "del", address, "dev", name] for address, state in link["addresses"].items()
                   if address not in old["addresses"] and not state["dynamic"]]
     for family, lines in before["routes"].items():
-        calls += [["ip", family, "route", "del"] + line.split() for line in now.get(family, ()) if line.startswith("default ") and line not in lines]
-        calls += [["ip", family, "route", "replace"] + line.split() for line in lines if line not in now.get(family, ())]
+        wanted, there = {_way(line) for line in lines}, {_way(line) for line in now.get(family, ())}
+        calls += [["ip", family, "route", "del"] + line.split() for line in now.get(family, ()) if line.startswith("default ") and _way(line) not in wanted]
+        calls += [["ip", family, "route", "replace"] + line.split() for line in lines if _way(line) not in there]
     return calls
+
+
+def _way(line: str) -> Tuple[str, ...]:
+    """What makes a route the same: where to, by which router and device. Metrics change whenever a system sets it again."""
+    words = line.split()
+    return tuple(words[:1] + [word for key in ("via", "dev") if key in words for word in words[words.index(key):words.index(key) + 2]])
 
 
 def vm_ports(runner: Runner = run) -> List[Dict[str, Any]]:
@@ -357,6 +368,10 @@ class Guard:
             self.log("$ {0} -> {1}\n{2}".format(" ".join(step["run"]), code, text).rstrip())
             if code not in step.get("ok", [0]):
                 raise Failed("{0} ended with {1}: {2}".format(" ".join(step["run"]), code, text))
+        elif "release" in step:
+            link = links(self.runner).get(step["release"])
+            if link is not None and link["master"] in step["from"]:
+                self._step({"run": ["ip", "link", "set", "dev", step["release"], "nomaster"]})
         elif "sysctl" in step:
             for path, value in step["sysctl"].items():
                 with open(path, "w", encoding="ascii") as file:
@@ -463,6 +478,7 @@ class Guard:
             if clock() >= start + PATIENCE_S:
                 for call in calls:
                     self.step({"run": call}, strict=False)
+                time.sleep(1.0)
             time.sleep(_POLL_S)
 
 

@@ -68,6 +68,7 @@ class HostLinks:
         self._require_tools()
         kept = {device.name for device in self.plan.devices}
         self.gone = sorted({name for old in self.recorded.values() for name in old.devices} - kept)
+        self.released = sorted({name for old in self.recorded.values() for name in old.links if name in seen.links} - self.plan.owned)
         self.switches: Dict[str, List[str]] = {}
         for old in self.recorded.values():
             if old.switch:
@@ -133,7 +134,7 @@ class HostLinks:
     def _runtime(self) -> None:
         """What of the running links is not so, though the files may be."""
         plan, seen = self.plan, self.seen
-        self.expected = _hostnet_steps.expected(plan)
+        self.expected = _hostnet_steps.expected(plan, self.released)
         self.wrong = guard.unmet(self.expected, seen.links) + _hostnet_ovs.unmet(plan, seen.database)
         self.wrong += ["{0} is still there".format(name) for name in self.gone if name in seen.links]
         bridges = {str(row["name"]) for row in seen.database.get("Bridge", ())}
@@ -262,8 +263,8 @@ class HostLinks:
         """The networks that are not yet what they are to be, and those that go."""
         late = {item["name"] for item in self.expected if guard.unmet([item], self.seen.links)}
         found = {d.network.name for d in self.plan.devices if d.network is not None and d.name in late}
-        kept = {network.name for network in self.plan.networks}
-        return sorted(found | (kept - set(self.recorded)) | (set(self.recorded) - kept))
+        now = _hostnet_record.read({_hostnet_record.RECORD: self.texts_after.get(_hostnet_record.RECORD, "{}")})
+        return sorted(found | {name for name in set(now) | set(self.recorded) if now.get(name) != self.recorded.get(name)})
 
     def diff(self) -> List[Dict[str, str]]:
         """The files before and after. Of other people's files only what changes is shown: there may be secrets in them."""
@@ -286,14 +287,16 @@ class HostLinks:
         concerned = (planned | set(self.gone) | set(seen.management) | {n for d in self.recorded.values() for n in d.devices}) & set(seen.links)
         concerned |= {name for name, link in seen.links.items() if link["master"] in concerned and link["kind"] in ("physical", "veth")}
         steps = _hostnet_steps.steps(_hostnet_steps.Context(
-            plan, self.texts_before, self.texts_after, seen.links, self.gone, self.switches, self._active(), self.sysctls, self.sysctls_before, self.nat_lost))
+            plan, self.texts_before, self.texts_after, seen.links, self.gone, self.switches, self._active(), self.sysctls, self.sysctls_before, self.nat_lost,
+            self.released))
         before = {"links": {name: seen.links[name] for name in sorted(concerned)},
                   "routes": {family: [line for line in lines if _device(line) in concerned] for family, lines in seen.routes.items()}}
         switched = bool(_hostnet_ovs.switches(plan) or self.switches)
-        return _hostnet_change.Change(
-            self.files, steps, self.expected, before, [d.name for d in plan.devices if d.kind not in ("link", "internal") and d.name not in seen.links],
-            [(name, link["master"]) for name, link in sorted(seen.links.items())
-             if link["master"] in planned and name not in planned and name not in self.gone], guard.vm_ports(self.runner) if switched else [], switched)
+        # Ports that are neither ours nor links of the host that come and go: those of VMs
+        own = planned | set(self.gone) | {name for old in self.recorded.values() for name in old.links}
+        ports = [(name, link["master"]) for name, link in sorted(seen.links.items()) if link["master"] in planned and name not in own]
+        made = [device.name for device in plan.devices if device.kind not in ("link", "internal") and device.name not in seen.links]
+        return _hostnet_change.Change(self.files, steps, self.expected, before, made, ports, guard.vm_ports(self.runner) if switched else [], switched)
 
     def _active(self) -> Dict[str, str]:
         """NetworkManager's active connections: the UUID of each by device."""

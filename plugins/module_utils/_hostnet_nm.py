@@ -137,8 +137,8 @@ def conflicts(plan: Plan) -> List[Conflict]:
     macs = {link.mac.lower(): link.name for link in plan.links if link.mac and link.name in plan.owned and link.kind == "physical"}
     for path in sorted(plan.files):
         base, text = os.path.basename(path), plan.files[path]
-        if base.startswith(PREFIX):
-            continue
+        if base.startswith(PREFIX) or path.startswith("/run/"):
+            continue        # what NetworkManager makes up for a link without a connection gives way to any other
         if base.startswith("ifcfg-"):
             values = dict(re.findall(r"""(?m)^\s*(DEVICE|HWADDR|NAME)=["']?([^"'\s]*)["']?\s*$""", text))
             name = values.get("DEVICE") or macs.get(values.get("HWADDR", "").lower(), "")

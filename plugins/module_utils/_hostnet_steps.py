@@ -41,6 +41,7 @@ class Context:
     sysctls: Mapping[str, str] = field(default_factory=dict)                 # values to be set, by path
     sysctls_before: Mapping[str, str] = field(default_factory=dict)
     nat_lost: bool = False
+    released: Sequence[str] = ()            # links that were in our bridges and are to be no more
 
 
 def run(*argv: str, **more: Any) -> Step:
@@ -48,9 +49,10 @@ def run(*argv: str, **more: Any) -> Step:
     return dict({"run": list(argv)}, **more)
 
 
-def expected(plan: Plan) -> List[Dict[str, Any]]:
+def expected(plan: Plan, released: Sequence[str] = ()) -> List[Dict[str, Any]]:
     """What the links look like once the plan is carried out, for C(_hostnet_guard.unmet). Addresses from DHCP come when they come."""
-    result = []
+    bridges = [device.name for device in plan.devices if device.kind in ("bridge", "bond")]
+    result: List[Dict[str, Any]] = [{"name": name, "no_master": bridges} for name in released]
     for device in plan.devices:
         network = device.network
         if network is None or not device.ours:
@@ -112,11 +114,11 @@ def _in_place(context: Context) -> List[Step]:
         if device.kind == "bridge" and device.network is not None and link is not None and link["kind"] == "bridge":
             if link["data"].get("stp_state") != int(device.network.stp):
                 calls.append(run("ip", "link", "set", "dev", device.name, "type", "bridge", "stp_state", str(int(device.network.stp)),
-                                 "forward_delay", "1500" if device.network.stp else "0"))
+                                 "forward_delay", "1500" if device.network.stp else "0", if_link=device.name))
             if device.mac and link["mac"] != device.mac:
-                calls.append(run("ip", "link", "set", "dev", device.name, "address", device.mac))
+                calls.append(run("ip", "link", "set", "dev", device.name, "address", device.mac, if_link=device.name))
             if device.mtu and link["mtu"] != device.mtu:
-                calls.append(run("ip", "link", "set", "dev", device.name, "mtu", str(device.mtu)))
+                calls.append(run("ip", "link", "set", "dev", device.name, "mtu", str(device.mtu), if_link=device.name))
     return calls
 
 
@@ -148,20 +150,28 @@ def touched(plan: Plan, present: Mapping[str, Any], gone: Sequence[str]) -> List
 
 
 def _networkd(context: Context) -> Steps:
-    # "reload" alone makes new devices and reconfigures links whose file has changed or is another one now. On the way back all are told: a link that
-    # the change has left half-way need not have another file.
-    back = [run("networkctl", "reload")]
-    back += [run("networkctl", "reconfigure", name, if_link=name, ok=[0, 1]) for name in touched(context.plan, context.present, context.gone)]
-    return Steps([NEW_FILES, run("networkctl", "reload")], [OLD_FILES], back)
+    # "reload" alone makes new devices and reconfigures links whose file has changed or is another one now.
+    return Steps([NEW_FILES, run("networkctl", "reload")] + _released(context), [OLD_FILES], [_RESTART])
+
+
+# A link whose file is gone is still put back into its bridge whenever somebody takes it out, until networkd has forgotten the file.
+_RESTART = run("systemctl", "restart", "systemd-networkd.service")
+
+
+def _released(context: Context) -> List[Step]:
+    bridges = [device.name for device in context.plan.devices if device.kind in ("bridge", "bond")]
+    return [_RESTART] + [{"release": name, "from": bridges} for name in context.released] if context.released else []
 
 
 def _netplan(context: Context) -> Steps:
     back = [run("netplan", "apply")]
+    there = [NEW_FILES, run("netplan", "apply")]
     if context.plan.renderer == "networkd":
-        back += [run("networkctl", "reconfigure", name, if_link=name, ok=[0, 1]) for name in touched(context.plan, context.present, context.gone)]
+        back.append(_RESTART)
+        there += _released(context)
     else:
         back += _activate(context)
-    return Steps([NEW_FILES, run("netplan", "apply")], [OLD_FILES], back, [run("netplan", "generate")])
+    return Steps(there, [OLD_FILES], back, [run("netplan", "generate")])
 
 
 def _activate(context: Context) -> List[Step]:

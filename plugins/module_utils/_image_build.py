@@ -10,8 +10,9 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from typing import Dict, List, Mapping, Sequence, cast
+from typing import Callable, Dict, List, Mapping, Sequence, cast
 
+from ansible_collections.kvmfleet.core.plugins.module_utils import _progress
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import ImageError, part_file, publish, room
 from ansible_collections.kvmfleet.core.plugins.module_utils._images import Image, Recipe
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import GIB, MIB
@@ -202,10 +203,11 @@ def _boot_loaders(raw: str, fs_uuid: str, work: str) -> None:
         shutil.copyfileobj(source, target)
 
 
-def build(recipe: Recipe, target: str, mirror: str = "") -> None:
+def build(recipe: Recipe, target: str, mirror: str = "", say: Callable[[str], None] = lambda text: None) -> None:
     """Write the image of a recipe to C(target) as qcow2. Needs root and 3 GiB of room in the folder of C(target).
 
     :param mirror: address of a Debian mirror; empty for mmdebstrap's default
+    :param say: called with each step
     Raises ImageError; whatever happens, nothing but C(target) is left behind.
     """
     missing = missing_tools()
@@ -218,13 +220,16 @@ def build(recipe: Recipe, target: str, mirror: str = "") -> None:
     try:
         fs_uuid = str(uuid.uuid4())
         root, raw = os.path.join(work, "root"), os.path.join(work, "disk.raw")
+        say("installing the packages")
         _debootstrap(recipe, mirror, work, root)
+        say("writing the file system")
         _generalise(root, fs_uuid)
         _partition(raw, _SIZE)
         _run(["mke2fs", "-q", "-F", "-t", "ext4", "-L", "rootfs", "-U", fs_uuid, "-O", "^metadata_csum_seed", "-m", "1", "-d", root,
               "-E", "offset={0},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0".format(_ROOT_START),
               raw, "{0}k".format((_SIZE - _ROOT_START - MIB) // 1024)], "mke2fs")
         _boot_loaders(raw, fs_uuid, work)
+        say("compressing it")
         _run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", "-W", "-m", "4", "-o", "compression_type=zstd", raw, target], "qemu-img convert")
     finally:
         shutil.rmtree(work)
@@ -238,7 +243,7 @@ def cached(image: Image, cache_dir: str, mirror: str = "") -> str:
         try:
             if not os.path.exists(path):
                 with room("build image {0}".format(image.name), path):
-                    build(cast(Recipe, image.recipe), part.name, mirror)
+                    build(cast(Recipe, image.recipe), part.name, mirror, lambda text: _progress.say(image.name, "building: {0}".format(text)))
                     # qemu-img has written into this very file, so that the lock has been on it all the time
                     publish(part, path)
         finally:

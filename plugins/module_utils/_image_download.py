@@ -107,6 +107,11 @@ class Download:
     def _have(self) -> int:
         return os.fstat(self.handle.fileno()).st_size
 
+    def progress(self) -> str:
+        """How far it is."""
+        received = human_size(self._have())
+        return "downloading, {0} of {1}".format(received, human_size(self.expected)) if self.expected else "downloading, {0}".format(received)
+
     def _restart(self) -> None:
         self.handle.truncate(0)
         self.expected, self.outcome.resumed_from = None, 0

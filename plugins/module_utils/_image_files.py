@@ -8,7 +8,8 @@ import contextlib
 import errno
 import fcntl
 import os
-from typing import BinaryIO, Iterator
+import shutil
+from typing import BinaryIO, Iterator, Optional
 
 
 class ImageError(Exception):
@@ -21,6 +22,24 @@ class ImageError(Exception):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Folder:
+    """A plain folder for images, where no libvirt is needed: the control node's cache. It can be used like a pool."""
+
+    name: Optional[str] = None
+
+    def __init__(self, path: str) -> None:
+        self.target = path
+        os.makedirs(path, mode=0o755, exist_ok=True)
+
+    def path_of(self, name: str) -> str:
+        """The path that a file of that name has or will have."""
+        return os.path.join(self.target, name)
+
+    def lookup(self, name: str, refresh: bool = False) -> Optional[str]:
+        """The path of a file, or None."""
+        return self.path_of(name) if os.path.exists(self.path_of(name)) else None
 
 
 def _open_or_create(path: str, _flags: int) -> int:
@@ -71,6 +90,29 @@ def room(what: str, target: str) -> Iterator[None]:
             raise
         raise ImageError("Cannot {0}: the disk of {1} is full. Free some room or choose another pool".format(
             what, os.path.dirname(target)), "no_space") from None
+
+
+def abandoned_part(final: str) -> Optional[str]:
+    """The temporary file beside C(final) that nobody is working on, or None."""
+    path = os.path.join(os.path.dirname(final), ".{0}.part".format(os.path.basename(final)))
+    try:
+        with open(path, "rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (FileNotFoundError, BlockingIOError):
+        return None
+    return path
+
+
+def lend(source: str, target: str) -> None:
+    """Make a file with the content of C(source) that everybody who gets at its folder can read: another name of the same file where that is possible."""
+    try:
+        if not os.stat(source).st_mode & 0o004:
+            raise PermissionError(errno.EACCES, "only its owner can read it", source)
+        os.link(source, target)
+    except OSError:
+        with room("copy {0}".format(source), target):
+            shutil.copyfile(source, target)
+        os.chmod(target, 0o644)
 
 
 def copy_sparse(source: str, target: BinaryIO) -> None:

@@ -10,15 +10,17 @@ import struct
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Dict, List, Optional
+from typing import Any, BinaryIO, Dict, List, Optional, Union
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _image_build
+from ansible_collections.kvmfleet.core.plugins.module_utils import _image_build, _progress
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access, Download, Outcome, hash_file, read_text
-from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import ImageError, copy_sparse, part_file, publish, room
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import Folder, ImageError, copy_sparse, lend, part_file, publish, room
 from ansible_collections.kvmfleet.core.plugins.module_utils._images import DEFAULT_CACHE, Checksum, Image, find_digest
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, Pools
+
+Target = Union[Pool, Folder]
 
 _FOLDER_TYPES = ("dir", "fs", "netfs")
 _QCOW2_MAGIC = b"QFI\xfb"
@@ -60,22 +62,22 @@ def read_header(path: str, option: str = "path", shown: Optional[str] = None) ->
     return Header("qcow2", size)
 
 
+def image_pool(conn: Any, name: str) -> Pool:
+    """The pool of that name. Raises SpecError for one that images cannot be in."""
+    pool = Pools(conn).get(name)
+    if pool.type not in _FOLDER_TYPES:
+        raise SpecError("pool", name, "is a pool of type {0}, and images are files".format(pool.type), "Use a pool of type {0}".format(
+            ", ".join(_FOLDER_TYPES)))
+    return pool
+
+
 class Publisher:
-    """One image on its way into a pool. Raises SpecError or FleetError.
+    """One image on its way into a pool or folder. Raises SpecError or FleetError."""
 
-    :param conn: an open connection
-    :param image: the image
-    :param pool: name of the pool
-    """
-
-    def __init__(self, conn: Any, image: Image, pool: str, settings: Settings) -> None:
-        self.image, self.settings = image, settings
-        self.pool: Pool = Pools(conn).get(pool)
-        if self.pool.type not in _FOLDER_TYPES:
-            raise SpecError("pool", pool, "is a pool of type {0}, and images are files".format(self.pool.type),
-                            "Use a pool of type {0}".format(", ".join(_FOLDER_TYPES)))
+    def __init__(self, target: Target, image: Image, settings: Settings) -> None:
+        self.target, self.image, self.settings = target, image, settings
         self.volume = image.volume_name()
-        self.final = self.pool.path_of(self.volume)
+        self.final = target.path_of(self.volume)
         self.outcome = Outcome()
         self.checksum: Optional[str] = None
 
@@ -85,7 +87,7 @@ class Publisher:
         present = os.path.exists(self.final)
         changed = not present and not query
         result: Dict[str, Any] = {
-            "name": self.image.name, "volume": self.volume, "pool": self.pool.name, "volume_path": self.final, "source": self.image.source,
+            "name": self.image.name, "volume": self.volume, "pool": self.target.name, "volume_path": self.final, "source": self.image.source,
             "present": present, "changed": changed, "actions": self._plan() if changed else [],
             "diff": {"before": {"volume": self.volume if present else None}, "after": {"volume": self.volume if present or changed else None}},
         }
@@ -100,11 +102,23 @@ class Publisher:
                 "size_bytes": self.outcome.size, "resumed_from_bytes": self.outcome.resumed_from, "attempts": self.outcome.attempts})
         if result["present"]:
             # Also where the file was there already: libvirt may not have looked since it came.
-            if self.pool.lookup(self.volume, refresh=True) is None:
-                raise FleetError("{0} is there, and libvirt does not see it as a volume of pool {1}".format(self.final, self.pool.name), "image_invisible")
+            if self.target.lookup(self.volume, refresh=True) is None:
+                raise FleetError("{0} is there, and libvirt does not see it as a volume of pool {1}".format(self.final, self.target.name), "image_invisible")
             header = read_header(self.final)
             result.update(format=header.format, virtual_size_bytes=header.size, size_bytes=os.path.getsize(self.final))
         result["seconds"] = round(time.monotonic() - started, 3)
+        return result
+
+    def export(self, path: str, check: bool) -> Dict[str, Any]:
+        """Make a file of the image to be carried elsewhere; the module's result, with the digest of that file."""
+        if self.target.lookup(self.volume, refresh=True) is None:
+            raise SpecError("name", self.image.name, "is not in pool {0}".format(self.target.name), "Make it present first", "unknown_image")
+        result: Dict[str, Any] = {"name": self.image.name, "volume": self.volume, "pool": self.target.name, "volume_path": self.final, "changed": True,
+                                  "present": True, "diff": {}, "actions": ["export image {0}".format(self.image.name)]}
+        if not check:
+            lend(self.final, path)
+            with open(path, "rb") as handle:
+                result.update(checksum="sha256:" + hash_file(handle, "sha256"), size_bytes=os.path.getsize(path))
         return result
 
     def _plan(self) -> List[str]:
@@ -120,6 +134,7 @@ class Publisher:
         return path
 
     def _make(self) -> None:
+        _progress.say(self.image.name, "waiting for another run that makes it")
         with part_file(self.final) as part:
             if os.path.exists(self.final):
                 return  # another run made it while this one waited
@@ -150,7 +165,9 @@ class Publisher:
             part.truncate(0)  # nothing could tell whether the beginning belongs to the rest
         for again in (True, False):
             with room("download {0}".format(url), self.final):
-                self.outcome = Download(url, part, self.settings.access).run()
+                download = Download(url, part, self.settings.access)
+                _progress.say(self.image.name, download.progress)
+                self.outcome = download.run()
             try:
                 self._compare(part, expected, url)
                 break
@@ -171,12 +188,16 @@ class Publisher:
         if header.format != self.image.format:
             self._convert(source, header.format)
             return
+        whole = human_size(os.path.getsize(source))
+        _progress.say(self.image.name, lambda: "copying, {0} of {1}".format(human_size(part.tell()), whole))
         with room("copy {0}".format(source), self.final):
             copy_sparse(source, part)
+            _progress.say(self.image.name, "writing it to disk")
             publish(part, self.final)
 
     def _convert(self, source: str, kind: str) -> None:
         converted = os.path.join(os.path.dirname(self.final), ".{0}.converted".format(self.volume))
+        _progress.say(self.image.name, "converting from {0} to {1}".format(kind, self.image.format))
         try:
             done = subprocess.run(["qemu-img", "convert", "-f", kind, "-O", self.image.format, source, converted],
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
@@ -218,6 +239,7 @@ class Publisher:
         if self.image.checksum is None:
             return
         algorithm = self.image.checksum.algorithm
+        _progress.say(self.image.name, "comparing its {0}".format(algorithm))
         found = hash_file(handle, algorithm)
         if found != expected:
             raise FleetError("{0} is not image {1}: its {2} is {3}, not {4}. Correct the checksum of the catalog's entry if the image has been replaced "

@@ -26,7 +26,9 @@ _DIGITS = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"^[0-9a-f]+$")
 _NAME_TAG = re.compile(r"^[a-z0-9][a-z0-9._-]*(:[A-Za-z0-9][A-Za-z0-9._-]*)?$")
 _PACKAGE = re.compile(r"^[a-z0-9][a-z0-9+.-]+$")
-_BSD_LINE = re.compile(r"^(SHA256|SHA512) \((?P<name>.+)\) = (?P<digest>[0-9a-fA-F]+)$")
+_OUR_VOLUME = re.compile(r"^base-[a-z0-9.-]+-[0-9a-f]{12}[.](qcow2|img)$")
+# As sha256sum --tag writes it, and (SHA2-256, fewer blanks) openssl.
+_BSD_LINE = re.compile(r"^SHA(?:2-)?(?:256|512) ?\((?P<name>.+)\) ?= ?(?P<digest>[0-9a-fA-F]+)$")
 _GNU_LINE = re.compile(r"^(?P<digest>[0-9a-fA-F]+)\s+[* ]?(?P<name>\S.*)$")
 
 
@@ -94,12 +96,28 @@ def parse_checksum(option: str, value: Optional[str]) -> Optional[Checksum]:
 
 
 def find_digest(text: str, file_name: str, algorithm: str) -> Optional[str]:
-    """The digest of a file in a list such as SHA256SUMS (in the GNU or the BSD form), or None."""
-    for line in text.splitlines():
-        match = _BSD_LINE.match(line.strip()) or _GNU_LINE.match(line.strip())
-        if match and os.path.basename(match.group("name")) == file_name and len(match.group("digest")) == _DIGITS[algorithm]:
-            return match.group("digest").lower()
-    return None
+    """The digest of a file in a list such as SHA256SUMS, or None.
+
+    Lists may be of the GNU or the BSD form, clear-signed, with comments; a list that is one digest and nothing else is that of the file.
+    Raises SpecError where the list has two digests for files of that name.
+    """
+    lines = [line.strip() for line in text.lstrip("\ufeff").splitlines()]
+    digits, found = _DIGITS[algorithm], []
+    for line in lines:
+        match = _BSD_LINE.match(line) or _GNU_LINE.match(line)
+        if match and os.path.basename(match.group("name")) == file_name and len(match.group("digest")) == digits:
+            found.append(match.group("digest").lower())
+    if len(set(found)) > 1:
+        raise SpecError("checksum", file_name, "the list has several digests for files of this name", "Write the digest itself")
+    alone = [line for line in lines if line and not line.startswith("#")]
+    if len(alone) == 1 and len(alone[0]) == digits and _HEX.match(alone[0].lower()):
+        found.append(alone[0].lower())
+    return found[0] if found else None
+
+
+def is_image_volume(volume: str) -> bool:
+    """Whether a volume's name is one that we give to images: L(Image.volume_name) without a name of the entry's own."""
+    return bool(_OUR_VOLUME.match(volume))
 
 
 def image_from_entry(name_tag: str, entry: Mapping[str, Any]) -> Image:

@@ -4,10 +4,11 @@
 """What we know about a VM that libvirt does not, kept in the domain's own C(<metadata>)."""
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 NAMESPACE = "urn:kvmfleet:vm:1"
 PREFIX = "kvmfleet"
@@ -52,6 +53,30 @@ class VolumeRef:
         return self.size if self.reserve is None else self.reserve
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """The last act of scaling a set, kept with the member of the smallest number, and written by its host with its own clock.
+
+    :param ticket: random value of the run that acted; whoever wants to be the next has to name it
+    :param at: when that was
+    :param open: whether that run has not said yet how it ended
+    :param acting: what it acts on, until it has ended
+    :param alerts: what was acted on, the latest last
+    """
+
+    ticket: str
+    at: str
+    open: bool = False
+    acting: Tuple[str, ...] = ()
+    alerts: Tuple[str, ...] = ()
+
+    def as_dict(self) -> Dict[str, Any]:
+        """As plain data for results; its age is that by this host's clock, null where the time cannot be read."""
+        age = age_seconds(self.at)
+        return {"ticket": self.ticket, "at": self.at, "age_s": None if age == float("inf") else round(age, 3), "open": self.open,
+                "acting": list(self.acting), "alerts": list(self.alerts)}
+
+
 @dataclass
 class VmMetadata:
     """The content of our metadata element. Times are UTC, ISO 8601."""
@@ -76,6 +101,7 @@ class VmMetadata:
     seed_instance_id: Optional[str] = None
     seed_hash: Optional[str] = None
     seed_format: Optional[str] = None
+    scaling: Optional[Scaling] = None
     hopeless: List[str] = field(default_factory=list)  # options that wait for a restart; kept in the running definition only, with which they end
 
     def volume(self, disk: str) -> Optional[VolumeRef]:
@@ -118,6 +144,13 @@ def to_element(meta: VmMetadata, namespaced: bool = True) -> ET.Element:
         for flag in ("planned", "given"):
             if getattr(volume, flag):
                 item.set(flag, "yes")
+    if meta.scaling is not None:
+        scaling = ET.SubElement(root, prefix + "scaling", ticket=meta.scaling.ticket, at=meta.scaling.at)
+        if meta.scaling.open:
+            scaling.set("open", "yes")
+        for tag in ("acting", "alerts"):
+            for alert in getattr(meta.scaling, tag):
+                ET.SubElement(root, prefix + tag).text = alert
     if meta.seed_instance_id is not None:
         seed = ET.SubElement(root, prefix + "seed", instance_id=meta.seed_instance_id, format=meta.seed_format or "nocloud")
         if meta.seed_hash:
@@ -132,6 +165,7 @@ def _int(text: Optional[str]) -> Optional[int]:
 def from_element(root: ET.Element) -> VmMetadata:
     """Our metadata out of its element, whose children are in our namespace or in none; unknown ones (of newer versions) are passed over."""
     meta = VmMetadata()
+    alerts: Dict[str, List[str]] = {"acting": [], "alerts": []}
     for child in root:
         tag = child.tag.rpartition("}")[2]
         if tag in _TEXTS:
@@ -151,8 +185,14 @@ def from_element(root: ET.Element) -> VmMetadata:
             meta.volumes.append(VolumeRef(
                 child.get("disk", ""), child.get("pool", ""), child.get("name", ""), _int(child.get("bytes")) or 0, _int(child.get("reserve")),
                 child.get("planned") == "yes", child.get("given") == "yes"))
+        elif tag == "scaling":
+            meta.scaling = Scaling(child.get("ticket", ""), child.get("at", ""), child.get("open") == "yes")
+        elif tag in alerts:
+            alerts[tag].append(child.text or "")
         elif tag == "seed":
             meta.seed_instance_id, meta.seed_hash, meta.seed_format = child.get("instance_id"), child.get("sha256"), child.get("format")
+    if meta.scaling is not None:
+        meta.scaling = dataclasses.replace(meta.scaling, acting=tuple(alerts["acting"]), alerts=tuple(alerts["alerts"]))
     return meta
 
 

@@ -54,8 +54,9 @@ def host_refusal(request: Request, host: HostCapacity, layout: Layout) -> Option
         return Refusal("unreachable", "{0} did not answer".format(name))
     if request.host and request.host != name:
         return Refusal("not_pinned_host", "{0} is not {1}, the host that is asked for".format(name, request.host))
-    if not host.schedulable:
-        return Refusal("unschedulable", "{0} takes no new VMs (schedulable is false)".format(name))
+    if not host.schedulable and not (request.admin and request.host):
+        return Refusal("unschedulable", "{0} takes no new VMs (schedulable is false){1}".format(
+            name, "; only an operator's, who names it" if request.host else ""))
     if request.avoid:
         for avoided, sentence in request.avoid:
             if avoided == name:

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
+from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata, _progress
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._guest import agent_connected
 from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import call_within, in_parallel
@@ -206,6 +206,7 @@ def shutdown(domain: libvirt.virDomain, timeout_s: float = 120, force: bool = Fa
         return "forced"
     if state == "paused":
         resume(domain)
+    _progress.say(domain.name(), "waiting for the guest to shut down, {0:g} s at most".format(timeout_s))
     first = True
     while True:
         try:
@@ -346,6 +347,7 @@ def _carry_out(target: Target, action: str, shutdown_timeout_s: float, force: bo
     except (FleetError, libvirt.libvirtError) as exc:
         target.error = exc if isinstance(exc, FleetError) else FleetError("{0}: cannot {1}: libvirt refused: {2}".format(target.name, action, exc))
     target.state = state_of(target.domain)
+    _progress.say(target.name, target.state if target.error is None else "{0}, which was not asked for".format(target.state), done=True)
     if target.error is not None:
         target.changed = target.state != target.state_before
 

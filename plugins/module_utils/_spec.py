@@ -23,6 +23,8 @@ _LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 _MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 _LABEL_KEY = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?\Z")
 _SERIAL = re.compile(r"^[A-Za-z0-9_.+ -]{1,36}\Z")  # libvirt's own schema; guests see 20 characters of a virtio disk's
+_TOKEN = re.compile(r"^[0-9a-f]{1,64}\Z")
+_TIMESTAMP = re.compile(r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z\Z")
 _VOLUME_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._:+@-]{0,199}\Z")
 
 POWER_STATES = ("present", "running", "stopped", "paused", "restarted")
@@ -338,6 +340,18 @@ class GraphicsSpec:
 
 
 @dataclass
+class ScalingSpec:
+    """What is to be kept of an act of scaling, provided that the last one kept is C(expect) (empty: there is none). See _metadata.Scaling."""
+
+    expect: str
+    ticket: str  # empty: nothing is kept any more
+    at: Optional[str] = None  # C(None): now
+    open: bool = False
+    acting: Tuple[str, ...] = ()
+    alerts: Tuple[str, ...] = ()
+
+
+@dataclass
 class VmSpec:
     """One VM as wanted. C(None) means "as it is, or the default at creation"."""
 
@@ -382,6 +396,7 @@ class VmSpec:
     agent: Optional[bool] = None
     rng: Optional[bool] = None
     autostart: Optional[bool] = None
+    scaling: Optional[ScalingSpec] = None
     purge_disks: bool = False
     purge_nics: bool = False
     adopt: bool = False
@@ -536,6 +551,18 @@ _PLAIN = ("description", "group", "namespace", "set", "index", "image", "flavor"
 _FLAGS = ("purge_disks", "purge_nics", "adopt", "allow_restart", "force")
 
 
+def _scaling(params: Mapping[str, Any]) -> ScalingSpec:
+    tokens = [("expect", params.get("expect")), ("ticket", params.get("ticket"))]
+    listed = {key: tuple(str(alert) for alert in params.get(key) or []) for key in ("acting", "alerts")}
+    for key, token in tokens + [("{0}[{1}]".format(key, i), alert) for key, alerts in listed.items() for i, alert in enumerate(alerts)]:
+        if token and not _TOKEN.match(str(token)):
+            raise SpecError("scaling." + key, token, "is not a ticket or the digest of an alert", "Use 1 to 64 hexadecimal digits")
+    if params.get("at") and not _TIMESTAMP.match(str(params["at"])):
+        raise SpecError("scaling.at", params["at"], "is not a time", "Write it as 2026-01-31T12:00:00Z, or leave it out for now")
+    return ScalingSpec(str(params.get("expect") or ""), str(params.get("ticket") or ""), params.get("at") or None, bool(params.get("open")),
+                       listed["acting"], listed["alerts"])
+
+
 def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
     """A VmSpec out of the parameters of vm_domain, or of one item of vm_set's C(vms). Raises SpecError."""
     state = params.get("state") or "present"
@@ -607,6 +634,8 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
     if params.get("default_nics") is not None:
         spec.default_nics = each("nics", params["default_nics"], lambda item, index: nic_from_params(item))
         _check_nics(spec.default_nics or [])
+    if params.get("scaling") is not None:
+        spec.scaling = _scaling(params["scaling"])
     if params.get("graphics") is not None:
         graphics = params["graphics"]
         spec.graphics = GraphicsSpec(type=one_of("graphics.type", graphics.get("type") or "none", ("none", "vnc", "spice")),

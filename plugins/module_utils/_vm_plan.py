@@ -19,7 +19,8 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import C
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmMetadata, VolumeRef
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import SeedSpec, seed_from_params
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import DiskSpec, NicSpec, SpecError, VmSpec, check_domain_name, volume_name
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import (
+    DiskSpec, NicSpec, ScalingSpec, SpecError, VmSpec, check_domain_name, volume_name)
 from ansible_collections.kvmfleet.core.plugins.module_utils._volume_job import VolumeJob
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, describe, disk_paths
 
@@ -226,6 +227,17 @@ class _Planner:
             self.meta.labels = dict(self.spec.labels)
         if self.spec.anti_affinity is not None:
             self.meta.anti_affinity = list(self.spec.anti_affinity)
+        if self.spec.scaling is not None:
+            self._scaling(self.spec.scaling)
+
+    def _scaling(self, wanted: ScalingSpec) -> None:
+        """The compare of a compare-and-set: what is planned is written under the VM's lock, under which it was planned."""
+        kept = self.meta.scaling.ticket if self.meta.scaling is not None else ""
+        if kept != wanted.expect:
+            raise FleetError("The set of VM {0} was scaled by another run meanwhile".format(self.spec.name), "scaled_meanwhile")
+        self.meta.scaling = _metadata.Scaling(
+            wanted.ticket, wanted.at or _metadata.utc_now(), wanted.open, wanted.acting, wanted.alerts) if wanted.ticket else None
+        self.plan.mark = True
 
     def _nics(self) -> None:
         if self.spec.nics is None:

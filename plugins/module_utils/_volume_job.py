@@ -4,6 +4,7 @@
 """Plan and apply for one volume: create it or let it grow. Used for vm_disk and for every disk of a VM."""
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -48,6 +49,14 @@ class VolumeJob:
         if self.image is not None:
             origin = ", {0} of {1}".format("overlay" if self.clone == "overlay" else "full copy", self.image.name)
         return "create disk {0} in pool {1}: {2} {3}{4}".format(self.disk, self.pool.name, format_size(self.size), self.format, origin)
+
+    def progress(self) -> str:
+        """How far it is: of a copy, what has been written."""
+        if self.verb == "create" and self.clone == "full" and self.image is not None:
+            with contextlib.suppress(OSError):
+                written = os.stat(self.pool.path_of(self.name)).st_blocks * 512
+                return "{0}: {1} written".format(self.sentence, human_size(written))
+        return self.sentence
 
 
 def plan_new(pool: Pool, name: str, disk: str, size: Optional[int], kind: Optional[str], image: Optional[Volume], clone: str,

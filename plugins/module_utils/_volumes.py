@@ -12,7 +12,7 @@ import threading
 import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, error_code, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
@@ -404,7 +404,26 @@ def _overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
             if backing:
                 overlays.setdefault(os.path.realpath(backing), []).append(handle.name())
                 overlays.setdefault(backing, []).append(handle.name())
+    for handle in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE):
+        for name, backing in _sleeping_overlays(handle):
+            overlays.setdefault(os.path.realpath(backing), []).append(name)
+            overlays.setdefault(backing, []).append(name)
     return overlays
+
+
+def _sleeping_overlays(handle: libvirt.virStoragePool) -> Iterator[Tuple[str, str]]:
+    """Name and backing file of each overlay in a pool that is not active, as far as its folder can be read: libvirt does not know what is in there."""
+    try:
+        folder = ET.fromstring(handle.XMLDesc()).findtext("target/path") or ""
+    except libvirt.libvirtError as exc:
+        if is_gone(exc):
+            return
+        raise
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) and os.access(folder, os.R_OK) else []:
+        path = os.path.join(folder, name)
+        backing = _backing_of(path) if os.path.isfile(path) else None
+        if backing:
+            yield name, backing
 
 
 def domains_using(conn: libvirt.virConnect, path: str) -> Iterable[Any]:

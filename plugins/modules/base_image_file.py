@@ -20,6 +20,7 @@ author:
 extends_documentation_fragment:
   - kvmfleet.core.attributes
   - kvmfleet.core.connection
+  - kvmfleet.core.progress
 options:
   name:
     description: Name of the image in the catalog, C(name:tag).
@@ -28,14 +29,21 @@ options:
   pool:
     description: Storage pool for the volume. It has to be a folder (type C(dir), C(fs) or C(netfs)).
     type: str
-    required: true
+  folder:
+    description: Folder for the file instead of a pool, on a machine without libvirt such as the control node. With O(state=present) and O(state=query).
+    type: path
   state:
     description:
       - V(present) makes the image present.
       - V(query) only tells whether it is.
+      - V(absent) removes it. It is refused while anything needs it, a domain (running or not) or an overlay in any pool, whether a domain has it or not.
+      - V(exported) makes the file O(export_to) of it, to be carried to another host.
     type: str
-    choices: [present, query]
+    choices: [present, query, absent, exported]
     default: present
+  export_to:
+    description: Path of the file for O(state=exported). Whoever gets at its folder can read it. It may be another name of the volume's own file.
+    type: path
   source:
     description:
       - V(build) builds a Debian cloud image out of Debian's packages, without downloading any image. Needs root.
@@ -52,6 +60,7 @@ options:
   checksum:
     description:
       - C(sha256:) or C(sha512:) followed by the digits, or by the URL or absolute path of a list of checksums such as C(SHA256SUMS).
+      - Lists of the GNU and the BSD form are understood, also signed ones (C(CHECKSUM) of Fedora). Signatures are not checked.
       - Compared before the image gets its name. Without it a download that breaks off starts from the beginning in the next run.
     type: str
   suite:
@@ -116,6 +125,14 @@ EXAMPLES = r"""
     pool: default
     source: path
     path: /srv/images/rocky-9.qcow2
+
+- name: Remove an image that no disk lies on
+  kvmfleet.core.base_image_file:
+    name: debian:12
+    pool: default
+    source: build
+    suite: bookworm
+    state: absent
 """
 
 RETURN = r"""
@@ -125,7 +142,7 @@ volume:
   type: str
   sample: base-debian-12-0a1b2c3d4e5f.qcow2
 pool:
-  description: Pool of the volume.
+  description: Pool of the volume; null with O(folder).
   returned: success
   type: str
   sample: default
@@ -146,8 +163,8 @@ actions:
   elements: str
   sample: ["build image debian:12 as volume base-debian-12-0a1b2c3d4e5f.qcow2"]
 checksum:
-  description: The checksum that was compared; null without one.
-  returned: when the image was made
+  description: The checksum that was compared, null without one; with O(state=exported) that of the file that was made.
+  returned: when the image was made, or exported
   type: str
   sample: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 downloaded:
@@ -176,27 +193,47 @@ seconds:
   type: float
   sample: 61.2
 reason:
-  description: Stable key of the failure, such as V(download_failed), V(checksum_mismatch), V(no_space), V(unreadable_file) or V(missing_tool).
+  description: Stable key of the failure, such as V(download_failed), V(checksum_mismatch), V(no_space), V(unreadable_file),
+    V(missing_tool) or V(image_in_use).
   returned: on failure
   type: str
 """
 
 from typing import Any, Dict
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module, run_plain
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access
-from ansible_collections.kvmfleet.core.plugins.module_utils._image_publish import Publisher, Settings
-from ansible_collections.kvmfleet.core.plugins.module_utils._images import DEFAULT_CACHE, image_from_entry
-from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import Folder
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_publish import Publisher, Settings, Target, image_pool
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_stock import remove
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import DEFAULT_CACHE, Image, image_from_entry
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import PROGRESS_ARGUMENT_SPEC, FleetModule
+
+
+def _made(module: FleetModule, target: Target, image: Image) -> Dict[str, Any]:
+    params = module.params
+    access = Access(params["timeout"], params["validate_certs"], tuple((str(k), str(v)) for k, v in (params["headers"] or {}).items()))
+    publisher = Publisher(target, image, Settings(params["cache_dir"], params["mirror"], access))
+    if params["state"] == "exported":
+        return publisher.export(params["export_to"], module.check_mode)
+    return publisher.run(module.check_mode, query=params["state"] == "query")
+
+
+def _shown(module: FleetModule, result: Dict[str, Any]) -> Dict[str, Any]:
+    if not module._diff:
+        del result["diff"]
+    return result
 
 
 def main() -> None:
     """Entry point."""
     module = FleetModule(supports_check_mode=True, argument_spec=dict(
-        COMMON_ARGUMENT_SPEC,
+        COMMON_ARGUMENT_SPEC, **PROGRESS_ARGUMENT_SPEC,
         name={"type": "str", "required": True},
-        pool={"type": "str", "required": True},
-        state={"type": "str", "choices": ["present", "query"], "default": "present"},
+        pool={"type": "str"},
+        folder={"type": "path"},
+        state={"type": "str", "choices": ["present", "query", "absent", "exported"], "default": "present"},
+        export_to={"type": "path"},
         source={"type": "str", "required": True, "choices": ["build", "url", "path"]},
         url={"type": "str"},
         path={"type": "str"},
@@ -210,18 +247,17 @@ def main() -> None:
         timeout={"type": "int", "default": 30},
         validate_certs={"type": "bool", "default": True},
         headers={"type": "dict", "no_log": True},
-    ))
+    ), mutually_exclusive=[("pool", "folder")], required_one_of=[("pool", "folder")], required_if=[
+        ("state", "absent", ["pool"]), ("state", "exported", ["pool", "export_to"])])
     params = module.params
 
     def work(conn: Any) -> Dict[str, Any]:
-        image = image_from_entry(params["name"], params)
-        access = Access(params["timeout"], params["validate_certs"], tuple((str(k), str(v)) for k, v in (params["headers"] or {}).items()))
-        publisher = Publisher(conn, image, params["pool"], Settings(params["cache_dir"], params["mirror"], access))
-        result = publisher.run(module.check_mode, query=params["state"] == "query")
-        if not module._diff:
-            del result["diff"]
-        return result
-    run_module(module, work)
+        image, pool = image_from_entry(params["name"], params), image_pool(conn, params["pool"])
+        return _shown(module, remove(conn, params["uri"], pool, image, module.check_mode) if params["state"] == "absent" else _made(module, pool, image))
+    if params["folder"]:
+        run_plain(module, lambda: _shown(module, _made(module, Folder(params["folder"]), image_from_entry(params["name"], params))))
+    else:
+        run_module(module, work)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ author:
 extends_documentation_fragment:
   - kvmfleet.core.attributes.info
   - kvmfleet.core.connection
+  - kvmfleet.core.progress
 options:
   names:
     description:
@@ -179,6 +180,23 @@ vms:
       description: V(bios) or V(efi).
       type: str
       returned: always
+    secure_boot:
+      description: Whether UEFI verifies what it boots.
+      type: bool
+      returned: always
+    tpm:
+      description: Whether it has an emulated TPM.
+      type: bool
+      returned: always
+    boot:
+      description: Boot order.
+      type: list
+      elements: str
+      returned: always
+    cpu_mode:
+      description: CPU mode of libvirt.
+      type: str
+      returned: always
     group:
       description: Metadata, like RV(vms[].namespace), RV(vms[].set), RV(vms[].index), RV(vms[].image), RV(vms[].flavor), RV(vms[].key_name), RV(vms[].labels).
       type: str
@@ -209,6 +227,18 @@ vms:
       returned: always
     labels:
       description: Labels.
+      type: dict
+      returned: always
+    anti_affinity:
+      description: VMs (by name or label) that it has to be kept away from.
+      type: list
+      elements: str
+      returned: always
+    scaling:
+      description:
+        - The last act of scaling the set of which it is the first member, else null.
+        - Has C(ticket), C(at), C(age_s) by this host's clock, C(open) while the run is at work, C(acting), the alerts that it
+          acts on, and C(alerts) that were acted on.
       type: dict
       returned: always
     volumes:
@@ -309,7 +339,7 @@ from typing import Any, Dict
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _guest, _vm_list
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, fail_from, run_module
-from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import PROGRESS_ARGUMENT_SPEC, FleetModule
 
 STATES = ["pending", "building", "running", "paused", "stopping", "stopped", "crashed", "deleting", "failed"]
 
@@ -317,7 +347,7 @@ STATES = ["pending", "building", "running", "paused", "stopping", "stopped", "cr
 def main() -> None:
     """Entry point."""
     module = FleetModule(supports_check_mode=True, argument_spec=dict(
-        COMMON_ARGUMENT_SPEC,
+        COMMON_ARGUMENT_SPEC, **PROGRESS_ARGUMENT_SPEC,
         names={"type": "list", "elements": "str", "aliases": ["name"]},
         group={"type": "str"},
         namespace={"type": "str"},

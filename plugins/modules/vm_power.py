@@ -18,6 +18,7 @@ author:
 extends_documentation_fragment:
   - kvmfleet.core.attributes
   - kvmfleet.core.connection
+  - kvmfleet.core.progress
 attributes:
   idempotent:
     support: partial
@@ -135,14 +136,14 @@ from typing import Any, Dict
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _power
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, fail_from, run_module
-from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import PROGRESS_ARGUMENT_SPEC, FleetModule
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import parse_int
 
 
 def main() -> None:
     """Entry point."""
     module = FleetModule(supports_check_mode=True, argument_spec=dict(
-        COMMON_ARGUMENT_SPEC,
+        COMMON_ARGUMENT_SPEC, **PROGRESS_ARGUMENT_SPEC,
         names={"type": "list", "elements": "str", "required": True, "aliases": ["name"]},
         action={"type": "str", "required": True, "choices": list(_power.ACTIONS)},
         shutdown_timeout={"type": "int", "default": 120},

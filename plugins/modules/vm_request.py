@@ -20,7 +20,7 @@ options:
     description: What the request is for; V(converge) is for the VMs that the fleet file declares.
     type: str
     required: true
-    choices: [create, converge, delete, power, list]
+    choices: [create, converge, scale, delete, power, list]
   found:
     description: Name of the variable in which each host's result of M(kvmfleet.core.vm_info) was registered, to resolve patterns.
     type: str

@@ -19,6 +19,7 @@ author:
 extends_documentation_fragment:
   - kvmfleet.core.attributes
   - kvmfleet.core.connection
+  - kvmfleet.core.progress
   - kvmfleet.core.vm.set
   - kvmfleet.core.capacity
 options:
@@ -168,7 +169,7 @@ error:
 from ansible_collections.kvmfleet.core.plugins.module_utils._arguments import vm_item_options  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import CAPACITY_OPTIONS  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC  # noqa: E402
-from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import PROGRESS_ARGUMENT_SPEC, FleetModule  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._vm_module import run  # noqa: E402
 
 
@@ -176,7 +177,7 @@ def main() -> None:
     """Entry point."""
     module = FleetModule(
         argument_spec=dict(
-            COMMON_ARGUMENT_SPEC,
+            COMMON_ARGUMENT_SPEC, **PROGRESS_ARGUMENT_SPEC,
             vms={"type": "list", "elements": "dict", "required": True, "options": vm_item_options()},
             step={"type": "str", "choices": ["all", "claim", "build", "withdraw"], "default": "all"},
             ticket={"type": "str"}, claimed={"type": "list", "elements": "str"}, atomic={"type": "bool", "default": True},

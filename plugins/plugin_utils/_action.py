@@ -4,18 +4,26 @@
 """What the action plugins share: the variables of the run, the hosts of the inventory, the catalogs, the keys."""
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys, _request, _variables
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, Catalogs, Host, read_host
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys, _request, _scaling, _variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, SCHEMAS, SHIPPED, Catalogs, Host, read_host, with_shipped
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_file import FleetFile, read_fleet_file
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish, wish_of
+
+_WAITS = ("none", "address", "ssh", "cloud_init")
+
+
+def hand_on(result: Mapping[str, Any], data: Mapping[str, Any]) -> Dict[str, Any]:
+    """A result that sets the custom statistic C(kvmfleet), as ansible.builtin.set_stats does it, without one more task."""
+    return dict(result, ansible_stats={"data": {"kvmfleet": data}, "per_host": False, "aggregate": False})
 
 
 class FleetAction(ActionBase):
@@ -46,12 +54,22 @@ class FleetAction(ActionBase):
 
     def values(self, entry: str) -> Dict[str, Any]:
         """The converted variables of an entry point of the role. Raises SpecError."""
-        return _variables.read(entry, {
-            name: self.value(name) for name in _variables.option_file()[entry] if name.startswith("vm_") and name in self._vars})
+        values = _variables.read(entry, {
+            name: self.value(name) for name in _variables.option_file()[entry] if name.startswith(_variables.PREFIXES) and name in self._vars})
+        if _keys.under_awx(self._vars, os.environ):
+            _request.refuse_files(values)
+        return values
 
     def catalogs(self) -> Catalogs:
-        """The catalogs that the run sees."""
-        return Catalogs({name: self.value(name) for name in SCHEMAS if name in self._vars})
+        """The catalogs that the run sees, with the images that come with the collection."""
+        return Catalogs(with_shipped(self._own_catalogs(), self.value(SHIPPED) if SHIPPED in self._vars else None))
+
+    def own_catalogs(self) -> Catalogs:
+        """The site's own."""
+        return Catalogs(self._own_catalogs())
+
+    def _own_catalogs(self) -> Dict[str, Any]:
+        return {name: self.value(name) for name in SCHEMAS if name in self._vars}
 
     def hosts(self) -> List[Host]:
         """The hosts of the play, those among them that did not answer. Raises SpecError where there is none."""
@@ -80,8 +98,13 @@ class FleetAction(ActionBase):
             return _keys.Keys()
         return _keys.keys_for(values, _request.full_name(values, str(values["vm_name"])), self._task.check_mode, _keys.under_awx(self._vars, os.environ))
 
-    def requested(self, verb: str) -> List[Dict[str, Any]]:
-        """The converted variables of each request: the one of create_vm, or those that the fleet file declares. Raises SpecError."""
+    def requested(self, verb: str, scaling: Optional[Mapping[str, Any]] = None) -> List[Dict[str, Any]]:
+        """The converted variables of each request: the one of create_vm or scale_vm, or those that the fleet file declares. Raises SpecError.
+
+        :param scaling: for C(scale), what was decided: C(add), the numbers of new members, and C(like), the variables that they have from the first one
+        """
+        if verb == "scale" and scaling is not None:
+            return [dict(_scaling.filled(self.values("scale"), scaling["like"]), numbers=scaling["add"])]
         if verb != "converge":
             return [self.values("create")]
         own = {name: value for name, value in self.values("converge_fleet").items() if name.startswith("vm_") and name in self._vars}
@@ -111,6 +134,23 @@ class FleetAction(ActionBase):
 
     def _decrypt(self, _option: str, text: str) -> str:
         return str(self._loader._vault.decrypt(text.encode("utf-8")), "utf-8")
+
+    def creation(self, verb: str, wishes: Sequence[Wish], hosts: Sequence[Host]) -> Dict[str, Any]:
+        """What the tasks that make VMs have to know of a request, but for who goes where."""
+        images: List[Dict[str, Any]] = [{"name": str(w.values["vm_image"]), "entry": dict(w.image)} for w in wishes if w.image]
+        images = [image for number, image in enumerate(images) if image not in images[:number]]
+        first = wishes[0].values
+        plan: Dict[str, Any] = {
+            "verb": "create", "source": verb, "names": [r.name for w in wishes for r in w.requests],
+            "wait": max((_request.default_wait(w.values) for w in wishes), key=_WAITS.index),
+            "wait_timeout": max(w.values["vm_wait_timeout"] for w in wishes), "key": dataclasses.asdict(self.last_keys),
+            "image": ", ".join(i["name"] for i in images if i["entry"].get("source")), "vms": {}, "waits": {}, "step": "all",
+            "capacity_timeout": first["vm_capacity_timeout"], "claim_ttl": first["vm_claim_ttl"],
+            "fetch": {host.name: [dict(i, pool=i["entry"].get("pool") or host.image_pool or host.pool) for i in images if i["entry"].get("source")]
+                      for host in hosts}}
+        if any(_request.has_secrets(w.values) for w in wishes):
+            plan.update(_ansible_no_log=True, secret=True)
+        return plan
 
     @staticmethod
     def _check(values: Mapping[str, Any], catalogs: Catalogs, hosts: List[Host]) -> None:

@@ -1,18 +1,22 @@
 # Copyright (c) 2026 kvmfleet contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The catalogs C(kvmfleet_*) and the host variables C(kvm_*), checked where they are used. Pure."""
+"""The catalogs C(kvmfleet_*) and the host variables C(kvm_*), checked where they are used. Pure but for one file of ours."""
 from __future__ import annotations
 
+import functools
 import ipaddress
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional
+
+import yaml
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import Policy, policy_from_params
 from ansible_collections.kvmfleet.core.plugins.module_utils._host_pools import POOL_TYPES
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, one_of, parse_int, parse_milli, parse_size
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import nearest, to_bool, to_dict, to_list, to_text
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import PlainLoader, nearest, to_bool, to_dict, to_list, to_text
 
 Reader = Callable[[str, Any], Any]
 
@@ -73,11 +77,13 @@ def _pools(option: str, value: Any) -> Dict[str, Any]:
 _QUOTA: Dict[str, Reader] = {"vms": _count, "vcpus": _milli, "memory": _size, "disk": _size}
 _PER_RESOURCE: Dict[str, Reader] = {"vcpus": _any, "memory": _any, "disk": _any}
 
+OS_TYPES = ("linux", "bsd", "windows", "other")
+
 # Every key that an entry of a catalog may have. docs/catalogs.md says what each is for.
 SCHEMAS: Dict[str, Dict[str, Reader]] = {
     "kvmfleet_images": {
         "source": _choice("build", "url", "path"), "url": to_text, "path": to_text, "suite": to_text, "packages": _texts, "checksum": to_text,
-        "format": _choice("qcow2", "raw"), "min_disk": _size, "min_memory": _size, "min_vcpus": _positive, "os_type": to_text, "os_variant": to_text,
+        "format": _choice("qcow2", "raw"), "min_disk": _size, "min_memory": _size, "min_vcpus": _positive, "os_type": _choice(*OS_TYPES), "os_variant": to_text,
         "default_user": to_text, "firmware": _choice("bios", "efi"), "arch": _choice("x86_64", "i686", "aarch64"), "eol": to_bool, "description": to_text,
         "cloud_init": to_bool, "volume": to_text, "pool": to_text, "admin_only": to_bool, "groups": _texts,
     },
@@ -109,6 +115,26 @@ def read_entry(where: str, data: Any, schema: Mapping[str, Reader]) -> Dict[str,
         if key not in schema:
             raise SpecError("{0}.{1}".format(where, key), None, "is not a key of such an entry", nearest(key, schema), "invalid_catalog")
     return {str(k): schema[k]("{0}.{1}".format(where, k), v) for k, v in data.items() if v is not None}
+
+
+_SHIPPED_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "roles", "base_image", "defaults", "main", "catalog.yml")
+# Whether the images that come with the collection are on offer beside those of kvmfleet_images.
+SHIPPED = "kvmfleet_shipped_images"
+
+
+@functools.lru_cache(maxsize=None)
+def shipped_images() -> Dict[str, Dict[str, Any]]:
+    """The images that come with the collection: those that the role base_image knows."""
+    with open(_SHIPPED_FILE, encoding="utf-8") as stream:
+        return dict(yaml.load(stream, Loader=PlainLoader)["base_image_catalog"])
+
+
+def with_shipped(raw: Mapping[str, Any], wanted: Any) -> Dict[str, Any]:
+    """The catalogs with those images added, unless C(wanted), the value of L(SHIPPED), is false. Entries of the site win."""
+    if wanted not in (None, "") and not to_bool(SHIPPED, wanted):
+        return dict(raw)
+    own = raw.get("kvmfleet_images")
+    return dict(raw, kvmfleet_images=dict(shipped_images(), **to_dict("kvmfleet_images", own) if own else {}))
 
 
 class Catalogs:

@@ -12,7 +12,8 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import in_v
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
 
 _COLUMNS = {"create": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
-            "list": ("name", "host", "state", "vcpus", "memory", "address", "uuid", "key", "ssh"),
+            "scale": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
+           "list": ("name", "host", "state", "vcpus", "memory", "address", "uuid", "key", "ssh"),
             "delete": ("name", "host", "result"), "power": ("name", "host", "state", "result", "address")}
 _RIGHT = ("vcpus", "memory")
 _DATA = ("name", "uuid", "state", "address", "addresses", "vcpus", "max_vcpus", "memory_mib", "max_memory_mib", "group", "namespace", "set", "index", "image",
@@ -41,6 +42,7 @@ class Context:
     :param placement: the placement as data
     :param failure: C(msg) and C(reason) of a request that was given up before anything was made
     :param silent: host -> why it did not answer and was left out
+    :param scaling: what was decided for a set - C(set), C(from), C(to), C(reason), C(words)
     :param undone: VMs that were made and taken back, because others of their batch failed
     :param key_path: the private key's path by key name, or None where it is not on this machine
     """
@@ -59,6 +61,7 @@ class Context:
     failure: Optional[Mapping[str, str]] = None
     undone: Collection[str] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
+    scaling: Optional[Mapping[str, Any]] = None
 
 
 def _word(context: Context, vm: Mapping[str, Any]) -> str:
@@ -77,7 +80,7 @@ def _word(context: Context, vm: Mapping[str, Any]) -> str:
     if vm.get("state") == "absent" or context.verb == "delete":
         return "would be deleted" if context.check else "deleted"
     created = vm.get("created") or any(str(a).startswith("define the domain") for a in vm.get("actions") or [])
-    word = "created" if created and context.verb == "create" else "changed"
+    word = "created" if created and context.verb in ("create", "scale") else "changed"
     return "would be " + word if context.check else word
 
 
@@ -163,6 +166,15 @@ def _summary(context: Context, vms: Sequence[Mapping[str, Any]]) -> str:
     return "{0}: {1}".format(count, ", ".join("{0} {1}".format(n, w) for w, n in words.items())) if vms else count
 
 
+def _scaled(context: Context, scaling: Mapping[str, Any], failed: bool) -> str:
+    """What was decided for a set, in a sentence."""
+    if failed:
+        return "{0}: could not be scaled {1}".format(scaling["set"], scaling["words"])
+    if scaling["from"] == scaling["to"]:
+        return "{0}: {1} VMs, nothing to do: {2}".format(scaling["set"], scaling["from"], scaling["words"])
+    return "{0}: {1} {2}".format(scaling["set"], "would be scaled" if context.check else "scaled", scaling["words"])
+
+
 def user_message(result: Mapping[str, Any]) -> str:
     """A module's failure in the user's words: options of vm_set become the variables that the user wrote."""
     message = str(result.get("msg") or "failed without a message")
@@ -215,7 +227,11 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
         headings = [(name, "right" if name in _RIGHT else "left") for name in _COLUMNS[context.verb]]
         rows = [_row(context, vm) for vm in vms]
         report.lines += table(*drop_empty(headings, rows, [h for h, align in headings if context.verb != "power" or h != "address"])) + [""]
-    if vms or not failures(results):
+    if context.scaling is not None:
+        report.data["scaling"] = {key: context.scaling.get(key) for key in ("set", "from", "to", "reason", "direction")}
+        report.data["scaling"]["msg"] = _scaled(context, context.scaling, bool(context.failure or failures(results)))
+        report.lines.append(report.data["scaling"]["msg"])
+    if vms or not (context.scaling or context.failure or failures(results)):
         report.lines.append(_summary(context, vms))
     report.lines += _notes(context, vms) + list(context.notes) + ["{0}: {1}".format(*pair) for pair in sorted(context.silent.items())]
     beyond = [name for result in results.values() for name in result.get("surplus") or []] if context.placement is None and context.verb == "create" else []
@@ -235,17 +251,38 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
     if context.verb == "list" and len(unreachable) < len(results):
         # A list of the others is better than none.
         report.lines += ["{0}: {1}".format(host, failed.pop(host)) for host in unreachable]
+    reasons = {host: reason_of(host, results, waited or {}) for host in failed}
     if context.failure:
         report.failure, report.reason = context.failure["msg"], context.failure["reason"]
-        report.data.update(failed=True, msg=report.failure, reason=report.reason)
     elif failed:
         texts: Dict[str, List[str]] = {}
         for host, text in sorted(failed.items()):
             texts.setdefault(text, []).append(host)
         alone = len(results) == 1 and not unreachable
         report.failure = " ".join(text if alone else "{0}: {1}".format(who(hosts), text) for text, hosts in texts.items())
-        first = next(iter(sorted(failed)))
-        own = results.get(first, {}).get("reason") or (waited or {}).get(first, {}).get("reason")
-        report.reason = "host_unreachable" if first in unreachable else str(own or "failed")
-        report.data.update(failed=True, msg=report.failure, reason=report.reason)
+        report.reason = reasons[min(failed)]
+    if report.failure:
+        hosts = dict(_refusals(context.placement), **{host: {"reason": reasons[host], "msg": text} for host, text in failed.items()})
+        hosts.update({host: {"reason": "host_unreachable", "msg": text} for host, text in context.silent.items()})
+        report.data.update(failed=True, msg=report.failure, reason=report.reason, hosts=hosts)
     return report
+
+
+def refused(verb: str, msg: str, reason: str) -> Dict[str, Any]:
+    """The data of a request that was refused before any host was asked."""
+    return {"verb": verb, "failed": True, "msg": msg, "reason": reason, "vms": [], "hosts": {}}
+
+
+def reason_of(host: str, *results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The stable key of a host's failure, out of the first of the results that has one."""
+    found = [result.get(host) or {} for result in results]
+    return "host_unreachable" if found[0].get("unreachable") else str(next((r["reason"] for r in found if r.get("reason")), "failed"))
+
+
+def _refusals(placement: Optional[Mapping[str, Any]]) -> Dict[str, Dict[str, str]]:
+    """Per host why placement left it out, for the first VM that it refused; a large batch has counts instead."""
+    found: Dict[str, Dict[str, str]] = {}
+    for decision in (placement or {}).get("vms") or []:
+        for refusal in decision["refused"]:
+            found.setdefault(refusal["host"], {"reason": refusal["code"], "msg": refusal["reason"]})
+    return found

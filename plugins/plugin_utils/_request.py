@@ -118,15 +118,16 @@ def domain_names(values: Mapping[str, Any], label: str) -> List[Tuple[str, str, 
         suffix = ".{0}.{1}".format(namespace, check_label("vm_group", values["vm_group"], "group"))
     elif values.get("vm_namespace"):
         raise _fail("vm_namespace", values["vm_namespace"], "is given without a group to subdivide", "Give vm_group too, or leave it out")
-    count = values.get("vm_count")
-    if count is None:
+    numbers = values.get("numbers") or range(1, (values.get("vm_count") or 0) + 1)
+    if not numbers:
         return [(label + suffix, label, None)]
+    count = max(numbers)
     try:
         check_label("vm_name", "{0}-{1}".format(label, count), "VM name")
     except SpecError as exc:
         raise exc if len(label) + len(str(count)) < 63 else _fail(
             "vm_name", label, "is too long for a set: {0}-{1} has more than 63 characters".format(label, count), "Shorten it") from None
-    return [("{0}-{1}{2}".format(label, i, suffix), "{0}-{1}".format(label, i), i) for i in range(1, count + 1)]
+    return [("{0}-{1}{2}".format(label, i, suffix), "{0}-{1}".format(label, i), i) for i in numbers]
 
 
 def _group(values: Mapping[str, Any], catalogs: Catalogs) -> Dict[str, Any]:
@@ -351,12 +352,24 @@ def _nic(network: str, wish: Mapping[str, Any], addresses: _Addresses, count: in
 
 def _user_data(text: Optional[str]) -> Optional[str]:
     """User data given as such, or read from the file that is named."""
-    if text is None:
-        return None
-    start = text.lstrip()
-    if "\n" in start or start.startswith("#") or start.lower().startswith(("content-type:", "mime-version:")):
+    if text is None or not _names_a_file(text):
         return text
     return _keys.read_text("vm_user_data", text.strip())
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether C(vm_user_data) is a path and not the user data itself."""
+    start = text.lstrip()
+    return not ("\n" in start or start.startswith("#") or start.lower().startswith(("content-type:", "mime-version:")))
+
+
+def refuse_files(values: Mapping[str, Any]) -> None:
+    """Raises SpecError where variables name files. Those of an AWX job are its own, credentials among them, and who answers a survey may not read them."""
+    if values.get("vm_user_data") and _names_a_file(values["vm_user_data"]):
+        raise _fail("vm_user_data", None, "names a file, and an AWX job reads none", "Give the user data itself, beginning with #cloud-config or #!",
+                    "not_allowed")
+    if values.get("vm_ssh_key") and any(_keys.names_a_file(item) for item in _keys.items_of(values["vm_ssh_key"])):
+        raise _fail("vm_ssh_key", None, "names a file, and an AWX job reads none", "Give the public key itself", "not_allowed")
 
 
 def _users(values: Mapping[str, Any], keys: Keys) -> List[Dict[str, Any]]:
@@ -379,7 +392,7 @@ def wants_seed(values: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
     """Whether the VMs get a cloud-init seed: where it is asked for, else with an image that reads one."""
     if values.get("vm_seed_format") is not None:
         return bool(values["vm_seed_format"] != "none")
-    return bool(values.get("vm_image")) and image.get("cloud_init") is not False
+    return bool(values.get("vm_image")) and image.get("cloud_init", image.get("os_type", "linux") in ("linux", "bsd"))
 
 
 def build_seed(values: Mapping[str, Any], image: Mapping[str, Any], keys: Keys) -> Optional[Dict[str, Any]]:
@@ -500,9 +513,9 @@ def image_of(values: Mapping[str, Any], catalogs: Catalogs) -> Dict[str, Any]:
 
 
 def build(values: Mapping[str, Any], catalogs: Catalogs, hosts: Sequence[Host], keys: Keys) -> List[Request]:
-    """The requests of create_vm: one for each VM. Raises SpecError naming the C(vm_*) variable.
+    """The requests of create_vm or scale_vm: one for each VM. Raises SpecError naming the C(vm_*) variable.
 
-    :param values: converted variables of the entry point C(create)
+    :param values: converted variables of the entry point C(create) or C(scale); C(numbers) in them are those of the members of a set that are meant, if not all
     :param hosts: all hosts, for the names of networks that they map
     :param keys: the SSH keys
     """
@@ -516,7 +529,7 @@ def build(values: Mapping[str, Any], catalogs: Catalogs, hosts: Sequence[Host], 
     hostname = check_label("vm_hostname", values["vm_hostname"], "host name") if values.get("vm_hostname") else None
     if hostname and len(names) > 1:
         raise _fail("vm_hostname", hostname, "cannot be that of {0} VMs".format(len(names)), "Leave it out with vm_count")
-    nics = _nics(values, group, catalogs, hosts, len(names))
+    nics = _nics(values, group, catalogs, hosts, names[-1][2] or 1)
     disks = [_root_disk(values, flavor, image)] + _extra_disks(values, flavor)
     seed = build_seed(values, image, keys)
     common: Dict[str, Any] = {"state": values["vm_state"]}
@@ -528,13 +541,13 @@ def build(values: Mapping[str, Any], catalogs: Catalogs, hosts: Sequence[Host], 
         if value:
             common[key] = value
     requests = []
-    for offset, (name, short, index) in enumerate(names):
+    for name, short, index in names:
         item = dict(common, name=name)
         if index is not None:
             item.update(set=label, index=index)
         if seed is not None:
             item["seed"] = dict(seed, hostname=hostname or short)
-        requests.append(Request(name, item, [make(offset) for make in nics], disks, values.get("vm_image"), not _asks_for_nics(values)))
+        requests.append(Request(name, item, [make((index or 1) - 1) for make in nics], disks, values.get("vm_image"), not _asks_for_nics(values)))
     return requests
 
 

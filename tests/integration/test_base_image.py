@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -15,85 +14,21 @@ import sys
 import tempfile
 import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import libvirt
 import pytest
 
+from ansible_collections.kvmfleet.core.tests.integration.image_web import Web, digest, make_image, qemu_img
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "ansible_collections.kvmfleet.core.plugins.modules.base_image_file"
 
 
-def qemu_img(*arguments):
-    """Run qemu-img; its output."""
-    return subprocess.run(["qemu-img"] + [str(a) for a in arguments], check=True, stdout=subprocess.PIPE, universal_newlines=True).stdout
-
-
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
-    """A qcow2 file with some content that is not all zeros, 4 MiB of it."""
-    folder = tmp_path_factory.mktemp("image")
-    raw, path = folder / "raw", folder / "image.qcow2"
-    raw.write_bytes(os.urandom(4 << 20))
-    qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, path)
-    return path
-
-
-def digest(path):
-    """A checksum as the catalog writes it."""
-    return "sha256:" + hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-class Web:
-    """One file on a server with ranges. C(limit): bytes after which a connection is cut; C(hold): an event that half an answer waits for."""
-
-    def __init__(self, path):
-        self.content, self.limit, self.hold, self.down = Path(path).read_bytes(), None, None, False
-        self.half_sent = threading.Event()
-        self.starts = []
-        web = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, format, *args):  # pylint: disable=redefined-builtin
-                pass
-
-            def do_GET(self):
-                if self.path.endswith("SUMS"):
-                    body = "{0}  image.qcow2\n".format(hashlib.sha256(web.content).hexdigest()).encode()
-                    self.send_response(200)
-                    self.send_header("Content-Length", str(len(body)))
-                    self.end_headers()
-                    self.wfile.write(body)
-                    return
-                if web.down:
-                    self.send_error(503)
-                    return
-                start = int((self.headers.get("Range") or "bytes=0-")[len("bytes="):-1])
-                web.starts.append(start)
-                body = web.content[start:]
-                self.send_response(206 if start else 200)
-                if start:
-                    self.send_header("Content-Range", "bytes {0}-{1}/{2}".format(start, len(web.content) - 1, len(web.content)))
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if web.limit is not None:
-                    self.wfile.write(body[:web.limit])
-                    web.down = True
-                    return
-                half = len(body) // 2
-                self.wfile.write(body[:half])
-                if web.hold is not None:
-                    web.half_sent.set()
-                    web.hold.wait(60)
-                with contextlib.suppress(ConnectionError):  # the reader has been killed
-                    self.wfile.write(body[half:])
-
-        self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.httpd.daemon_threads = True
-        threading.Thread(target=self.httpd.serve_forever, daemon=True).start()
-        self.base = "http://127.0.0.1:{0}/".format(self.httpd.server_port)
-        self.url = self.base + "image.qcow2"
+    """See L(make_image)."""
+    return make_image(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture
@@ -101,10 +36,7 @@ def web(image):
     """A server with the image."""
     made = Web(image)
     yield made
-    if made.hold is not None:
-        made.hold.set()
-    made.httpd.shutdown()
-    made.httpd.server_close()
+    made.stop()
 
 
 @pytest.fixture
@@ -251,6 +183,81 @@ def test_an_unknown_pool(converge):
     assert refused["reason"] == "unknown_pool"
 
 
+@pytest.fixture
+def there(place, image):
+    """Parameters of the module for an image that is in the pool."""
+    params = {"name": "test:1", "pool": place.pool, "source": "path", "path": str(image)}
+    place.run("base_image_file", **params)
+    return params
+
+
+def test_an_image_that_nothing_needs_is_removed(place, converge, there):
+    volume, = place.files()
+    Path(place.path(".{0}.part".format(volume))).write_bytes(b"the beginning of a download")
+    assert converge("base_image_file", state="absent", **there)["changed"] is True
+    assert place.files() == []
+
+
+@pytest.mark.parametrize("case", ["stopped VM", "overlay of no VM", "other pool", "inactive pool", "VM outside of pools", "VM that is being made"])
+def test_an_image_that_something_needs_stays(place, conn, converge, there, tmp_path, case):
+    volume, = place.files()
+    path, name = place.path(volume), place.name()
+    other = conn.storagePoolDefineXML("<pool type='dir'><name>{0}-other</name><target><path>{1}</path></target></pool>".format(place.pool, tmp_path))
+    try:
+        disk = place.path("disk.qcow2") if case in ("stopped VM", "overlay of no VM") else tmp_path / "disk.qcow2"
+        if case == "VM that is being made":
+            place.run("vm_set", vms=[{"name": name, "image": "test:1", "vcpus": 1, "memory": "64MiB", "virt_type": "qemu",
+                                      "disks": [{"name": "root", "pool": place.pool, "image": volume, "image_pool": place.pool}]}],
+                      step="claim", ticket="1" * 16)
+        else:
+            qemu_img("create", "-q", "-f", "qcow2", "-b", path, "-F", "qcow2", disk)
+        if case == "other pool":
+            other.create()
+        if case in ("stopped VM", "VM outside of pools"):
+            place.define("web", "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{0}'/><target dev='vda'/></disk>".format(disk))
+        place.handle.refresh()
+        refused = converge.refused("base_image_file", state="absent", **there)
+        assert refused["reason"] == "image_in_use"
+        assert (name if case in ("VM outside of pools", "VM that is being made") else "disk.qcow2") in refused["msg"]
+        info = place.run("base_image_info", pool=place.pool)
+        assert [item["volume"] for item in info["images"]] == [volume]
+        assert (info["images"][0]["needed"] is None) == (case == "VM that is being made")
+    finally:
+        if other.isActive():
+            other.destroy()
+        other.undefine()
+
+
+def test_only_images_of_ours_in_that_pool_are_listed(place, conn, run_module, there, tmp_path):
+    place.make_volume("debian-12.iso", 1 << 20, "raw")
+    place.make_volume("base-mine.qcow2", 1 << 20)
+    other = conn.storagePoolCreateXML("<pool type='dir'><name>{0}-other</name><target><path>{1}</path></target></pool>".format(place.pool, tmp_path), 0)
+    try:
+        elsewhere = run_module("base_image_file", **dict(there, pool=place.pool + "-other", name="test:2"))
+        found = place.run("base_image_info", pool=place.pool)["images"]
+        assert [(item["pool"], item["needed"]) for item in found] == [(place.pool, None)]
+        assert found[0]["volume"] != elsewhere["volume"]
+    finally:
+        other.destroy()
+
+
+def test_an_image_in_a_folder_needs_no_libvirt(run_module, wanted, image, web, tmp_path):
+    params = {key: value for key, value in wanted.items() if key not in ("pool", "uri")}
+    made = run_module("base_image_file", folder=str(tmp_path), uri="qemu:///nowhere", **params)
+    assert (made["changed"], made["pool"]) == (True, None)
+    assert Path(made["volume_path"]).read_bytes() == image.read_bytes()
+    assert run_module("base_image_file", folder=str(tmp_path), uri="qemu:///nowhere", **params)["changed"] is False
+    assert len(web.starts) == 1
+
+
+def test_an_image_is_exported_with_its_checksum(place, run_module, there, image, tmp_path):
+    lent = place.run("base_image_file", state="exported", export_to=str(tmp_path / "image"), **there)
+    assert (tmp_path / "image").read_bytes() == image.read_bytes()
+    assert (lent["checksum"], lent["size_bytes"]) == (digest(image), image.stat().st_size)
+    failed = place.run("base_image_file", fails=True, state="exported", export_to=str(tmp_path / "other"), **dict(there, name="test:2"))
+    assert failed["reason"] == "unknown_image"
+
+
 def test_a_query_changes_nothing(place, run_module, wanted):
     result = run_module("base_image_file", state="query", **wanted)
     assert (result["changed"], result["present"]) == (False, False)
@@ -311,15 +318,21 @@ class Play:
 
     def __call__(self, *arguments, **variables):
         """Run playbooks/base_image.yml; the counts of its recap."""
+        with self.start(*arguments, **variables) as process:
+            output = process.stdout.read()
+        assert process.returncode == 0, output
+        recap = [line for line in output.splitlines() if line.startswith("one ")][-1]
+        return dict(field.split("=") for field in recap.split(":", 1)[1].split())
+
+
+    def start(self, *arguments, **variables):
+        """Start it and do not wait for it."""
         command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(self.inventory), str(ROOT / "playbooks" / "base_image.yml"),
                    "-e", json.dumps(dict(variables, base_image_cache_dir=str(self.cache)))] + list(arguments)
         environment = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=str(ROOT / ".ansible" / "collections"), ANSIBLE_NOCOLOR="1",
                            ANSIBLE_LOCALHOST_WARNING="false")
-        done = subprocess.run(command, cwd=str(self.folder), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, universal_newlines=True, check=False)
-        assert done.returncode == 0, done.stdout
-        recap = [line for line in done.stdout.splitlines() if line.startswith("one ")][-1]
-        return dict(field.split("=") for field in recap.split(":", 1)[1].split())
+        return subprocess.Popen(command, cwd=str(self.folder), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, universal_newlines=True)
 
 
 @pytest.mark.parametrize("remote_src", [True, False])
@@ -342,3 +355,27 @@ def test_the_role_with_a_download_in_check_mode_for_real_and_again(place, web, i
     assert len(place.files()) == 1
     assert play()["changed"] == "0"
     shutil.rmtree(play.cache, ignore_errors=True)
+
+
+def test_a_long_download_tells_how_far_it_is(place, web, image, tmp_path):
+    play = Play(place, tmp_path, {"source": "url", "url": web.url, "checksum": digest(image)})
+    web.hold = threading.Event()
+    told = []
+    with play.start() as process:
+        for line in process.stdout:
+            if line.startswith("test:1 on one: "):
+                told.append(line)
+                web.hold.set()
+    assert process.returncode == 0
+    assert told and "downloading, " in told[0] and " of 4" in told[0]
+    assert not list(Path("/run/kvmfleet/progress").glob("run-*.new"))
+
+
+def test_the_role_removes_an_image(place, image, tmp_path):
+    play = Play(place, tmp_path, {"source": "path", "path": str(image)})
+    play()
+    assert play("--check", base_image_state="absent")["changed"] == "1"
+    assert len(place.files()) == 1
+    assert play(base_image_state="absent")["changed"] == "1"
+    assert place.files() == []
+    assert play(base_image_state="absent")["changed"] == "0"

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _capacity
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
+from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
 from ansible_collections.kvmfleet.core.tests.integration.killpoints import MIB, Site
 
@@ -62,6 +63,29 @@ def test_creating_and_deleting_the_same_vm(site):
         assert bool(site.made()) is (site.domain() is not None)
         site.run(site.absent())
         site.assert_clean()
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_vm_that_is_deleted_while_one_looks_at_it(site, monkeypatch, check):
+    """It was there, and when its disks are looked for they are gone: that is no fault of anybody's, and the VM is made anew."""
+    site.run([site.vm()])
+    look, first = Host.look, []
+
+    def look_and_lose(host):
+        look(host)
+        if not first:
+            first.append(host)
+            site.run(site.absent())
+    monkeypatch.setattr(Host, "look", look_and_lose)  # in the process that is forked too
+    result = site.run([site.vm()], _ansible_check_mode=check)
+    monkeypatch.undo()
+    assert (result["vms"][0]["created"], bool(site.made())) == (True, not check)
+    assert site.run([site.vm()])["changed"] is check
+    os.unlink(site.path(site.made()[0]))
+    gone = site.run([site.vm()], fails=True)
+    assert gone["reason"] == "disk_missing" and "gone from pool" in gone["msg"], "that one is somebody's fault"
+    site.run(site.absent())
+    site.assert_clean()
 
 
 def test_busy(site, slow):

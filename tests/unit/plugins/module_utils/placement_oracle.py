@@ -40,7 +40,7 @@ def _pool(one: Request, there: HostCapacity, disk: Disk) -> Optional[str]:
 
 def may_go(one: Request, there: HostCapacity) -> bool:
     """Every rule that room and neighbours have no part in."""
-    if not (there.reachable and there.schedulable):
+    if not there.reachable or not (there.schedulable or (one.admin and one.host)):
         return False
     if one.host not in ("", there.name) or one.zone not in ("", there.zone) or one.region not in ("", there.region):
         return False

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _image_build, _images
-from ansible_collections.kvmfleet.core.plugins.module_utils._images import Checksum, find_digest, image_from_entry, image_volume_name, parse_checksum
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import (
+    Checksum, find_digest, image_from_entry, image_volume_name, is_image_volume, parse_checksum,
+)
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, check_volume_name
 
 BUILD = {"source": "build", "suite": "bookworm"}
@@ -128,3 +130,64 @@ def test_a_digest_of_another_kind_is_not_taken():
 @pytest.mark.parametrize("line", ["{0}  ./image.qcow2", "{0} */srv/x/image.qcow2"])
 def test_folders_in_a_list_do_not_matter(line):
     assert find_digest(line.format(HEX), "image.qcow2", "sha256") == HEX
+
+
+FEDORA = """\
+-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA256
+
+# Fedora-Cloud-Base-Generic-43-1.6.x86_64.qcow2: 583729152 bytes
+SHA256 (Fedora-Cloud-Base-Generic-43-1.6.x86_64.qcow2) = {0}
+# Fedora-Cloud-Base-UEFI-UKI-43-1.6.x86_64.qcow2: 523108352 bytes
+SHA256 (Fedora-Cloud-Base-UEFI-UKI-43-1.6.x86_64.qcow2) = {1}
+-----BEGIN PGP SIGNATURE-----
+
+iQIzBAEBCAAdFiEEsFafWr5SgxTvRIfqgpxjFTHJF1cFAmj6sVcACgkQgpxjFTHJ
+=abcd
+-----END PGP SIGNATURE-----
+"""
+ROCKY = """\
+# Rocky-9-GenericCloud-Base.latest.x86_64.qcow2: 645988352 bytes
+SHA256 (Rocky-9-GenericCloud-Base.latest.x86_64.qcow2) = {0}
+# Rocky-9-GenericCloud-LVM.latest.x86_64.qcow2: 645988352 bytes
+SHA256 (Rocky-9-GenericCloud-LVM.latest.x86_64.qcow2) = {1}
+"""
+ALMA = "{1}  AlmaLinux-9-GenericCloud-9.7-20251118.x86_64.qcow2\n{0}  AlmaLinux-9-GenericCloud-latest.x86_64.qcow2\n"
+UBUNTU = "{1} *noble-server-cloudimg-amd64-root.tar.xz\n{0} *noble-server-cloudimg-amd64.img\n"
+
+
+@pytest.mark.parametrize("text, name", [
+    (FEDORA, "Fedora-Cloud-Base-Generic-43-1.6.x86_64.qcow2"), (ROCKY, "Rocky-9-GenericCloud-Base.latest.x86_64.qcow2"),
+    (ALMA, "AlmaLinux-9-GenericCloud-latest.x86_64.qcow2"), (UBUNTU, "noble-server-cloudimg-amd64.img"),
+    ("SHA2-256(image.qcow2)= {0}\n", "image.qcow2"), ("\ufeff{0}  image.qcow2\r\n", "image.qcow2"), ("# of the image\n{0}\n", "image.qcow2"),
+])
+def test_the_lists_that_distributions_publish_are_understood(text, name):
+    text = text.format(HEX, "f" * 64)
+    assert find_digest(text, name, "sha256") == HEX
+    assert find_digest(text, name, "sha512") is None
+
+
+def test_a_list_of_debian_is_understood():
+    text = "{0}  debian-12-genericcloud-amd64.json\n{1}  debian-12-genericcloud-amd64.qcow2\n".format("f" * 128, HEX * 2)
+    assert find_digest(text, "debian-12-genericcloud-amd64.qcow2", "sha512") == HEX * 2
+
+
+def test_two_digests_for_one_name_are_no_answer():
+    with pytest.raises(SpecError) as caught:
+        find_digest("{0}  8.3/image.qcow2\n{1}  8.4/image.qcow2\n".format(HEX, "f" * 64), "image.qcow2", "sha256")
+    assert caught.value.option == "checksum"
+
+
+def test_an_escaped_line_of_a_signed_list_is_not_taken():
+    assert find_digest("- SHA256 (image.qcow2) = {0}\n".format(HEX), "image.qcow2", "sha256") is None
+
+
+@given(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}(:[A-Za-z0-9][A-Za-z0-9._-]{0,10})?", fullmatch=True), st.sampled_from(["qcow2", "raw"]))
+def test_volumes_of_images_are_known_by_their_names(name, kind):
+    assert is_image_volume(image_volume_name(name, dict(BUILD, format=kind)))
+
+
+@pytest.mark.parametrize("name", ["debian-12.iso", "base-debian-12.qcow2", "web-root-0a1b2c3d.qcow2", "base-x-0a1b2c3d4e5f.iso",
+                                  ".base-x-0a1b2c3d4e5f.qcow2.part"])
+def test_other_volumes_are_not_taken_for_images(name):
+    assert not is_image_volume(name)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
-from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmMetadata, VolumeRef
+from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import Scaling, VmMetadata, VolumeRef
 
 # What XML can carry; a carriage return would come back as a line end.
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff"), max_size=20)
@@ -20,6 +20,8 @@ MAYBE = st.none() | TEXT
 COUNT = st.none() | st.integers(0, 1 << 50)
 VOLUMES = st.builds(VolumeRef, disk=ATTRIBUTE, pool=ATTRIBUTE, name=ATTRIBUTE, size=st.integers(0, 1 << 60), reserve=COUNT,
                     planned=st.booleans(), given=st.booleans())
+SCALINGS = st.builds(Scaling, ticket=ATTRIBUTE, at=ATTRIBUTE, open=st.booleans(), acting=st.lists(TEXT, max_size=2).map(tuple),
+                     alerts=st.lists(TEXT, max_size=3).map(tuple))
 
 
 @st.composite
@@ -30,7 +32,7 @@ def metadata(draw):
         labels=draw(st.dictionaries(ATTRIBUTE, TEXT, max_size=3)),
         vcpus_request_milli=draw(COUNT), memory_request_mib=draw(COUNT),
         addresses=draw(st.lists(TEXT, max_size=3)), volumes=draw(st.lists(VOLUMES, max_size=3)),
-        hopeless=draw(st.lists(TEXT, max_size=2)))
+        scaling=draw(st.none() | SCALINGS), hopeless=draw(st.lists(TEXT, max_size=2)))
     if draw(st.booleans()):
         meta.seed_instance_id, meta.seed_format = draw(ATTRIBUTE), draw(st.sampled_from(["nocloud", "config_drive"]))
         meta.seed_hash = draw(st.none() | st.from_regex("[0-9a-f]{64}", fullmatch=True))

@@ -27,6 +27,7 @@ def _one(vm: Request, **changes: Any) -> Any:
 @pytest.mark.parametrize(("code", "changes", "wish", "said"), [
     ("unreachable", {"reachable": False}, {}, "kvm1 did not answer"),
     ("unschedulable", {"schedulable": False}, {}, "kvm1 takes no new VMs"),
+    ("unschedulable", {"schedulable": False}, {"host": "kvm1", "group": "blue"}, "only an operator's, who names it"),
     ("refused_by_host", {}, {"avoid": (("kvm1", "kvm1 refused: 2 vcpus were taken meanwhile"),)}, "taken meanwhile"),
     ("label_mismatch", {}, {"host_labels": (("disk", "slow"),)}, "kvm1 has disk=fast, not disk=slow"),
     ("label_mismatch", {}, {"host_labels": (("gpu", "yes"),)}, "kvm1 has no label gpu, not gpu=yes"),
@@ -49,6 +50,10 @@ def test_a_host_that_could_never_take_it(code: str, changes: Dict[str, Any], wis
     plan = _one(request("web", **wish), **changes)
     assert (plan.code, plan.decisions[0].refusals["kvm1"].code) == (code, code)
     assert said in plan.message and "web" in plan.message
+
+
+def test_an_operator_may_name_a_host_that_takes_no_new_vms() -> None:
+    assert _one(request("web", host="kvm1", admin=True), schedulable=False).ok
 
 
 @pytest.mark.parametrize(("code", "changes", "wish", "said"), [

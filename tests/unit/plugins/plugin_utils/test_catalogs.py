@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import image_from_entry, image_volume_name
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import SCHEMAS, Catalogs, Host, read_host
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import SCHEMAS, Catalogs, Host, read_host, with_shipped
 
 
 def test_an_entry_is_converted() -> None:
@@ -108,3 +109,27 @@ def test_which_networks_are_said_to_be_reachable() -> None:
     assert Catalogs({"kvmfleet_networks": networks}).reachable_networks() == {"a": False, "b": True}
     with pytest.raises(SpecError, match="kvmfleet_networks.a.reachable"):
         Catalogs({"kvmfleet_networks": {"a": {"reachable": "perhaps"}}}).reachable_networks()
+
+
+def test_the_images_that_come_with_the_collection_are_whole_entries():
+    catalogs = Catalogs(with_shipped({}, None))
+    names = catalogs.names("kvmfleet_images")
+    assert {name.partition(":")[0] for name in names} == {"debian", "ubuntu", "centos", "rocky", "almalinux", "fedora"}
+    assert len({image_volume_name(name, catalogs.entry("kvmfleet_images", name)) for name in names}) == len(names)
+    for name in names:
+        entry = catalogs.entry("kvmfleet_images", name)
+        image = image_from_entry(name, entry)
+        assert image.source == "build" or image.checksum is not None
+        assert {"min_disk", "min_memory", "min_vcpus", "os_type", "os_variant", "default_user", "firmware", "arch", "description"} <= set(entry)
+    assert {name for name in names if catalogs.entry("kvmfleet_images", name).get("eol")} >= {"centos:7", "centos:8", "ubuntu:20.04"}
+
+
+def test_the_sites_own_images_win_over_those_that_come_with_the_collection():
+    own = {"kvmfleet_images": {"debian:12": {"volume": "mine.qcow2"}, "debian:12-site": {"volume": "site.qcow2"}}}
+    catalogs = Catalogs(with_shipped(own, True))
+    assert catalogs.entry("kvmfleet_images", "debian:12") == {"volume": "mine.qcow2"}
+    assert "debian:12-site" in catalogs.names("kvmfleet_images") and "rocky:9" in catalogs.names("kvmfleet_images")
+    assert Catalogs(with_shipped(own, "false")).names("kvmfleet_images") == ["debian:12", "debian:12-site"]
+    with pytest.raises(SpecError) as caught:
+        with_shipped(own, "perhaps")
+    assert caught.value.option == "kvmfleet_shipped_images"

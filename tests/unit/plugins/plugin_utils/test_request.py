@@ -233,6 +233,19 @@ def test_images_without_cloud_init_get_no_seed() -> None:
     assert items(vm_seed_format="config_drive")[0]["seed"]["format"] == "config_drive"
 
 
+@pytest.mark.parametrize("entry, seed", [
+    ({"os_type": "windows"}, False), ({"os_type": "other"}, False), ({"os_type": "windows", "cloud_init": True}, True), ({"os_type": "bsd"}, True), ({}, True),
+])
+def test_the_kind_of_system_decides_on_the_seed_where_the_entry_does_not(entry: Dict[str, Any], seed: bool) -> None:
+    assert _request.wants_seed(_variables.read("create", {"vm_name": "web", "vm_image": "any:1"}), entry) is seed
+
+
+def test_a_kind_of_system_that_is_none_is_refused() -> None:
+    with pytest.raises(SpecError) as caught:
+        Catalogs({"kvmfleet_images": {"a:1": {"os_type": "linus"}}}).entry("kvmfleet_images", "a:1")
+    assert caught.value.option == "kvmfleet_images.a:1.os_type"
+
+
 def test_absent() -> None:
     assert items(vm_state="absent", vm_count=2, vm_delete_disks="no") == [
         {"name": "web-1", "state": "absent", "delete_disks": False}, {"name": "web-2", "state": "absent", "delete_disks": False}]

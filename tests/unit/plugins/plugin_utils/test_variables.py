@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 OPTIONS = [(entry, name, option) for entry, options in _variables.option_file().items() for name, option in options.items()]
-REQUIRED = {"create": {"vm_name": "web"}, "power": {"vm_action": "start"}}
+REQUIRED = {"create": {"vm_name": "web"}, "scale": {"vm_name": "web"}, "power": {"vm_action": "start"}}
 
 
 def of_type(kind: str) -> list:

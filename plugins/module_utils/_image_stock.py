@@ -1,0 +1,55 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The images that a pool holds: which there are, who needs them, and the removal of one that nobody needs."""
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Optional
+
+from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _volume_job, _volumes
+from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import records
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import abandoned_part
+from ansible_collections.kvmfleet.core.plugins.module_utils._images import Image, is_image_volume
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool
+
+
+def stock(conn: Any, pool: Pool) -> List[Dict[str, Any]]:
+    """The images of a pool by name, each with C(needed): why it cannot be removed, or None. Neither disks nor ISOs nor files of others are among them."""
+    pool.refresh_if_possible()
+    usage = _volumes.usage(conn)
+    found = []
+    for handle in pool.volumes():
+        name = handle.name()
+        if is_image_volume(name):
+            path = pool.path_of(name)
+            found.append({"volume": name, "pool": pool.name, "volume_path": path, "size_bytes": handle.info()[2], "needed": usage.why_needed(path)})
+    return sorted(found, key=lambda item: str(item["volume"]))
+
+
+def _claimed(conn: Any, image: str) -> Optional[str]:
+    """A VM that is being made of an image at this moment and may have no disk yet, or None."""
+    return next((r.name for r in records(conn) if r.metadata and r.metadata.phase in ("pending", "building") and r.metadata.image == image), None)
+
+
+def remove(conn: Any, uri: str, pool: Pool, image: Image, check: bool) -> Dict[str, Any]:
+    """Remove an image from a pool; the module's result. Raises SpecError C(image_in_use) while anything needs it."""
+    volume, path = image.volume_name(), pool.path_of(image.volume_name())
+    present = pool.lookup(volume, refresh=True) is not None
+    rest = abandoned_part(path)
+    actions = ["remove image {0}, volume {1}".format(image.name, volume)] if present else []
+    actions += ["remove what was received of image {0}".format(image.name)] if rest else []
+    if present:
+        with _admission.host_lock(uri):
+            building = _claimed(conn, image.name)
+            reason = "VM {0} is being made of it".format(building) if building else _volumes.usage(conn).why_needed(path)
+            if reason:
+                raise SpecError("name", image.name, "volume {0} of pool {1} cannot be removed: {2}".format(volume, pool.name, reason),
+                                "Delete what needs it first", "image_in_use")
+            if not check:
+                _volume_job.delete_patiently(pool, volume)
+    if rest and not check:
+        os.unlink(rest)
+    return {"name": image.name, "volume": volume, "pool": pool.name, "volume_path": path, "present": False, "changed": bool(actions), "actions": actions,
+            "diff": {"before": {"volume": volume if present else None}, "after": {"volume": None}}}
