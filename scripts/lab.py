@@ -50,7 +50,7 @@ POOL = ipaddress.ip_network("10.213.0.0/16")   # a lab takes a free /24 of it
 VM_POOL = "10.214"                             # the hosts' addresses for eth1, for those who want some
 LABEL = "kvmfleet.lab"
 REPOSITORY = "localhost/kvmfleet-lab"
-PATIENCE_S = 300.0                             # for hosts to boot; a busy machine takes long
+PATIENCE_S = 600.0                             # for hosts to boot; a busy machine takes long
 
 SYSTEMS: Mapping[str, Tuple[str, ...]] = {
     "networkd": (),
@@ -239,7 +239,7 @@ def _mmdebstrap(suite: str, system: str, mirror: Mirror, overlay: str, target: s
 
 
 def make_image(suite: str, system: str, mirror: Mirror) -> str:
-    """The name of the image, made if it is not there. Superseded ones that no host uses go."""
+    """The name of the image, made if it is not there."""
     name = image_name(suite, system, mirror)
     with lock("image-{0}-{1}".format(suite, system)):
         if not podman("images", "--quiet", name):
@@ -255,12 +255,15 @@ def make_image(suite: str, system: str, mirror: Mirror) -> str:
                 run(_mmdebstrap(suite, system, mirror, str(overlay), str(tar)), timeout_s=1200)
                 podman("import", "--quiet", "--change", "CMD [\"/sbin/init\"]", str(tar), name, timeout_s=600)
             say("... made in {0:.0f} s".format(time.monotonic() - began))
-            used = set(podman("ps", "--all", "--format", "{{.Image}}").split())
-            prefix = "{0}:{1}-{2}-".format(REPOSITORY, suite, system)
-            for other in podman("images", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY).split():
-                if other.startswith(prefix) and other != name and other not in used:
-                    podman("rmi", other)
     return name
+
+
+def remove_images() -> None:
+    """Remove the images that no host uses."""
+    used = set(podman("ps", "--all", "--format", "{{.Image}}").split())
+    for name in podman("images", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY).split():
+        if name not in used:
+            podman("rmi", name)
 
 
 # A lab
@@ -731,6 +734,7 @@ def main() -> int:
     parser.add_argument("--hosts", type=int, default=3, help="how many")
     parser.add_argument("--suites", default="bookworm,trixie", help="Debian releases: the last ones for the last hosts, the first one for all before")
     parser.add_argument("--network-system", default="networkd", help="what configures eth0 on the hosts, in turn: " + ", ".join(SYSTEMS))
+    parser.add_argument("--images", action="store_true", help="down: also remove the images that no lab uses")
     parser.add_argument("--folder", type=lambda text: Path(text).resolve(), help="where inventory and keys go; default: lab, or .ansible/labs/NAME")
     arguments = parser.parse_args()
     systems, suites = arguments.network_system.split(","), arguments.suites.split(",")
@@ -750,6 +754,8 @@ def main() -> int:
                 up(lab, in_turn(arguments.hosts, suites, systems))
             elif arguments.verb == "down":
                 lab.down()
+                if arguments.images:
+                    remove_images()
             elif arguments.verb == "status":
                 return status(lab)
             else:

@@ -18,8 +18,22 @@ if [ ${#scenarios[@]} -eq 0 ]; then
         scenarios+=("$(basename "$(dirname "$file")")")
     done
 fi
+scenario=
+# shellcheck disable=SC2317  # called by the trap
+finish() {
+    # molecule takes down what fails, but not what is interrupted
+    if [ -n "$scenario" ]; then
+        molecule destroy --scenario-name "$scenario" || true
+    fi
+}
+trap finish EXIT
+trap 'exit 143' TERM
+trap 'exit 130' INT
+
 for scenario in "${scenarios[@]}"; do
     began=$SECONDS
-    MOLECULE_EPHEMERAL_DIRECTORY=$PWD/.ansible/molecule/$scenario molecule test --scenario-name "$scenario"
+    export MOLECULE_EPHEMERAL_DIRECTORY=$PWD/.ansible/molecule/$scenario
+    molecule test --scenario-name "$scenario"
     echo "Scenario $scenario: passed in $((SECONDS - began)) s"
 done
+scenario=

@@ -4,14 +4,15 @@
 """Tables of what the fleet has and offers, and the same as data for the caller."""
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet_report, _variables
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction, hand_on
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, refused
 
 display = Display()
 
@@ -25,21 +26,29 @@ class ActionModule(FleetAction):
         checked, args = self.validate_argument_spec(argument_spec={
             "show": {"type": "str", "required": True, "choices": list(_fleet_report.SHOWS)},
             "results": {"type": "str", "default": "vm_result"},
+            "after": {"type": "str"},
         })
         result["changed"] = False
+        if args["after"] is not None:
+            told = self._vars.get(args["after"]) or {}
+            if told and not told.get("failed"):
+                return dict(result, skipped=True, skip_reason="Nothing has failed")
         try:
-            _variables.refuse_unknown(load_extra_vars(self._loader))
-            hosts = self.hosts()
-            report = _fleet_report.compose(args["show"], _fleet_report.Fleet(
-                hosts, {host.name: self.registered(host.name, args["results"]) for host in hosts}, self.catalogs(), self.values(args["show"]),
-                self.left_out()))
+            report = self._compose(args)
         except SpecError as exc:
-            result.update(failed=True, msg=str(exc), reason=exc.code)
-            return result
+            if args["after"] is not None:
+                return hand_on(result, refused(args["show"], str(exc), exc.code))
+            return dict(result, failed=True, msg=str(exc), reason=exc.code)
+        if args["after"] is not None:
+            return hand_on(result, report.data)
         display.display("\n".join([""] + report.lines + [""]))
         if report.failure:
-            result.update(failed=True, msg=report.failure, reason=report.reason)
-        else:
-            # As ansible.builtin.set_stats does it; without one more task.
-            result["ansible_stats"] = {"data": {"kvmfleet": report.data}, "per_host": False, "aggregate": False}
-        return result
+            return dict(result, failed=True, msg=report.failure, reason=report.reason)
+        return hand_on(result, report.data)
+
+    def _compose(self, args: Mapping[str, Any]) -> Report:
+        _variables.refuse_unknown(load_extra_vars(self._loader))
+        hosts = self.hosts()
+        return _fleet_report.compose(args["show"], _fleet_report.Fleet(
+            hosts, {host.name: self.registered(host.name, args["results"]) for host in hosts}, self.catalogs(), self.values(args["show"]),
+            self.left_out()))

@@ -95,17 +95,20 @@ class ActionModule(FleetAction):
         wishes = self._wishes(plan)
         states = self._states([host.name for host in self._all_hosts])
         silent = self._silent(states)
+        plan.update(silent=silent, silent_first=silent)
         if silent and len(silent) == len(self.hosts()):
-            raise SpecError("kvm_hosts", None, "no host answered: {0}".format("; ".join("{0}: {1}".format(*pair) for pair in sorted(silent.items())[:3])),
+            why = SpecError("kvm_hosts", None, "no host answered: {0}".format("; ".join("{0}: {1}".format(*pair) for pair in sorted(silent.items())[:3])),
                             "Look whether libvirt runs there and may be used", "host_unreachable")
+            return self._refuse(plan, str(why), why.code)
         # One random value per run, the same for all its VMs: ordered by VM, two batches could withdraw from each other for ever.
         plan["ticket"] = secrets.token_hex(8)
         context = Context(plan["ticket"], plan["claim_ttl"])
         made = self._made(wishes, states, context)
         self._tell(made, silent)
         if not made.placement.ok:
-            return {"failed": True, "msg": made.placement.message, "reason": _code(made.placement)}
-        plan.update(silent=silent, silent_first=silent, unseen=all(w.values.get("vm_allow_unreachable") for w in wishes))
+            plan["placement"] = made.placement.as_result()
+            return self._refuse(plan, made.placement.message, _code(made.placement))
+        plan.update(unseen=all(w.values.get("vm_allow_unreachable") for w in wishes))
         plan.update(notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
                     surplus=[name for name in made.surplus if name not in made.removed])
         if self._task.check_mode or not (made.fresh or made.waiting or made.sweep):
@@ -155,6 +158,12 @@ class ActionModule(FleetAction):
         plan.update(vms=made.items, claimed=claimed, step=step, next="build", claims=step == "build", fresh=made.fresh)
         plan.update(claim_hosts={}, withdraw={}, fetch_now={}, waits={
             host: [item["name"] for item in items if item["name"] in waits and item.get("state") != "absent"] for host, items in made.items.items()})
+        return plan
+
+    @staticmethod
+    def _refuse(plan: Dict[str, Any], why: str, reason: str) -> Dict[str, Any]:
+        """The failure of a request for which nothing is to be done. vm_report tells it, with the reasons of each host."""
+        plan.update(failure={"msg": why, "reason": reason}, vms={}, waits={}, claims=False, wait="none")
         return plan
 
     # -- rounds --------------------------------------------------------------------------------------------------------------------------
@@ -331,7 +340,8 @@ class ActionModule(FleetAction):
         wanted |= {(item["name"], host) for host, items in plan["claim_hosts"].items() for item in items}
         for name, host in sorted(wanted):
             withdraw.setdefault(host, []).append({"name": name})
-        plan.update(next="failed", failure={"msg": why, "reason": reason}, withdraw=withdraw, vms={}, waits={}, claim_hosts={}, fetch_now={}, wait="none")
+        self._refuse(plan, why, reason)
+        plan.update(next="failed", withdraw=withdraw, claims=True, claim_hosts={}, fetch_now={})
         return plan
 
     # -- after a failure -----------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _report
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _report
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import hand_on
 
 display = Display()
 
@@ -30,8 +32,31 @@ class ActionModule(ActionBase):
             "plan": {"type": "str", "default": "vm_plan"},
             "results": {"type": "str", "default": "vm_result"},
             "waited": {"type": "str", "default": "vm_waited"},
+            "after": {"type": "str"},
         })
+        result["changed"] = False
         plan = variables.get(args["plan"]) or {}
+        if args["after"] is not None:
+            told = variables.get(args["after"]) or {}
+            if plan.get("failed"):
+                return hand_on(result, _report.refused(str(plan.get("verb", "")), str(plan.get("msg")), str(plan.get("reason") or "failed")))
+            if told and not told.get("failed"):
+                return dict(result, skipped=True, skip_reason="Nothing has failed")
+        report = self._compose(variables, args, plan)
+        if args["after"] is not None:
+            return hand_on(result, report.data if report.failure else dict(
+                report.data, failed=True, msg="a task before the report failed; the output says why", reason="failed", hosts={}))
+        display.display("\n".join([""] + report.lines + [""]))
+        try:
+            _last_run.keep(plan.get("result_file"), report.data, self._task.check_mode)
+        except SpecError as exc:
+            report.failure, report.reason = report.failure or str(exc), report.reason or exc.code
+        if report.failure:
+            # A failure that handed data on would not be heard: Ansible takes statistics from tasks that went well only. See the option after.
+            return dict(result, failed=True, msg=report.failure, reason=report.reason)
+        return hand_on(result, report.data)
+
+    def _compose(self, variables: Mapping[str, Any], args: Mapping[str, Any], plan: Mapping[str, Any]) -> _report.Report:
         registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}
         # What an earlier request in the same run has left
         if plan.get("wait", "none") == "none" or self._task.check_mode:
@@ -39,15 +64,7 @@ class ActionModule(ActionBase):
         if plan.get("scaling") and not plan.get("vms"):
             registered["results"] = {}
         undone, left = self._undone(variables)
-        report = _report.compose(self._context(dict(plan, notes=list(plan.get("notes") or []) + left), undone), registered["results"], registered["waited"])
-        display.display("\n".join([""] + report.lines + [""]))
-        result["changed"] = False
-        # As ansible.builtin.set_stats does it; without one more task.
-        result["ansible_stats"] = {"data": {"kvmfleet": report.data}, "per_host": False, "aggregate": False}
-        if report.failure:
-            result.update(failed=True, msg=report.failure, reason=report.reason)
-            del result["ansible_stats"]
-        return result
+        return _report.compose(self._context(dict(plan, notes=list(plan.get("notes") or []) + left), undone), registered["results"], registered["waited"])
 
     @staticmethod
     def _registered(variables: Mapping[str, Any], name: str) -> Dict[str, Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _request, _scaling, _variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _request, _scaling, _variables
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish
@@ -70,7 +70,9 @@ class ActionModule(FleetAction):
             wanted = self.requested(verb)
             if not wanted:
                 raise SpecError("kvmfleet_file", self.value("kvmfleet_file"), "declares no VMs", "List them under vms", "missing_variable")
-            plan["key_dir"] = wanted[0]["vm_key_dir"]
+            plan.update(key_dir=wanted[0]["vm_key_dir"], result_file=wanted[0]["vm_result_file"])
+            # Better now than when all is made
+            _last_run.keep(plan["result_file"], {}, check_mode=True)
             plan.update(self._absent(wanted[0], catalogs, hosts) if wanted[0]["vm_state"] == "absent" and verb == "create" else
                         self._create(verb, wanted, catalogs, hosts))
         else:

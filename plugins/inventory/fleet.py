@@ -114,6 +114,16 @@ options:
     description: Seconds that a host has to answer.
     type: float
     default: 10
+  ssh_key_file:
+    description: Private key for hosts that are reached by SSH and have none in their URI. It does not become a variable of the host.
+    type: path
+    env:
+      - name: KVMFLEET_SSH_KEY_FILE
+  ssh_known_hosts:
+    description: A known_hosts file for hosts that are reached by SSH. Hosts that are not in it are refused, whatever C(host_key_checking) says.
+    type: path
+    env:
+      - name: KVMFLEET_SSH_KNOWN_HOSTS
   workers:
     description: How many hosts are read at once. By default all, up to 256.
     type: int
@@ -187,6 +197,7 @@ import gc  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
+import tempfile  # noqa: E402
 import time  # noqa: E402
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple  # noqa: E402
 
@@ -373,10 +384,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         variables = {name: self._host_variables(file, name) for name in self._names(file)}
         hosts = {name: _fleet_file.host_settings(name, own) for name, own in variables.items()}
         uris = self._uris(file, variables)
-        targets = []
-        for name, host in hosts.items():
-            targets.append(_fleet.Target(name, uris[name], host.policy(), bool(C.HOST_KEY_CHECKING)))
-        readings = self._read(file, targets, cache)
+        with tempfile.TemporaryDirectory(prefix="kvmfleet-") as folder:
+            readings = self._read(file, self._targets(hosts, uris, folder), cache)
         _fleet.refuse_twins(readings)
         self._add_hosts(hosts, variables, readings)
         # All hosts of a fleet see the same
@@ -386,6 +395,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.inventory.set_variable(HOSTS, "kvm_plan", _each(_said, plan))
         if file.vms_as_hosts:
             self._add_vms(file, hosts, variables, readings, catalogs)
+
+    def _targets(self, hosts: Mapping[str, Host], uris: Mapping[str, str], folder: str) -> List[_fleet.Target]:
+        known_hosts = self.get_option("ssh_known_hosts")
+        ssh = _fleet.ssh_parameters(self.get_option("ssh_key_file"), known_hosts, folder)
+        return [_fleet.Target(name, uris[name], host.policy(), bool(C.HOST_KEY_CHECKING or known_hosts), ssh) for name, host in hosts.items()]
 
     def _read(self, file: _fleet_file.FleetFile, targets: List[_fleet.Target], cache: bool) -> Dict[str, _fleet.Reading]:
         """What all hosts say, as far as possible out of the cache; warns of those that say nothing."""

@@ -387,12 +387,17 @@ def _agent_command(domain: libvirt.virDomain, command: str, arguments: Mapping[s
         return json.loads(answer).get("return")
 
 
+def _command_failed() -> List[int]:
+    """libvirt's errors for what the agent itself could not do: one of its own since libvirt 11.2, an internal one before."""
+    return [getattr(libvirt, name) for name in ("VIR_ERR_INTERNAL_ERROR", "VIR_ERR_AGENT_COMMAND_FAILED") if hasattr(libvirt, name)]
+
+
 def read_guest_file(domain: libvirt.virDomain, path: str, timeout_s: float = 30) -> Optional[str]:
     """A small file of the guest by its agent; None where it cannot be opened, which says as much as that it is not there."""
     try:
         handle = _agent_command(domain, "guest-file-open", {"path": path, "mode": "r"}, timeout_s)
     except libvirt.libvirtError as exc:
-        if error_code(exc) != libvirt.VIR_ERR_INTERNAL_ERROR or any(text in str(exc) for text in _REFUSED):
+        if error_code(exc) not in _command_failed() or any(text in str(exc) for text in _REFUSED):
             raise
         return None
     try:

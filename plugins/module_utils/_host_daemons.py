@@ -18,8 +18,10 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecErr
 
 KINDS = ("monolithic", "modular")
 STAMP = "/run/kvmfleet/daemons.json"
-# Beside libvirt's own *.conf. TLS_FILES count only where TLS is on.
 CONFIGURATION = ("/etc/libvirt/*.conf", "/etc/default/libvirtd", "/etc/sysconfig/libvirtd")
+# These are for clients, or for daemons that are not to be restarted under VMs
+_OF_OTHERS = ("libvirt.conf", "libvirt-admin.conf", "virtlogd.conf", "virtlockd.conf")
+# They count only where TLS is on
 TLS_FILES = ("/etc/pki/CA/cacert.pem", "/etc/pki/libvirt/servercert.pem", "/etc/pki/libvirt/private/serverkey.pem")
 _DRIVERS = ("qemu", "network", "storage", "nodedev", "secret", "nwfilter", "interface")
 _TLS_ATTEMPTS = 10
@@ -92,9 +94,10 @@ def kind_of(units: Dict[str, Unit]) -> str:
 
 def configuration(tls: bool, mounts: str, patterns: Iterable[str] = CONFIGURATION, tls_files: Iterable[str] = TLS_FILES) -> Dict[str, str]:
     """What a daemon reads at its start: a digest for each file, and the huge pages that are mounted."""
-    paths = sorted({path for pattern in patterns for path in glob.glob(pattern)} | {path for path in tls_files if tls and os.path.exists(path)})
+    paths = {path for pattern in patterns for path in glob.glob(pattern) if os.path.basename(path) not in _OF_OTHERS}
+    paths |= {path for path in tls_files if tls and os.path.exists(path)}
     seen = {}
-    for path in paths:
+    for path in sorted(paths):
         with open(path, "rb") as file:
             seen[path] = hashlib.sha256(file.read()).hexdigest()
     seen["hugetlbfs"] = " ".join(sorted(words[1] for words in (line.split() for line in mounts.splitlines()) if len(words) > 2 and words[2] == "hugetlbfs"))
@@ -174,16 +177,14 @@ class DaemonConverger:
         return self.units.get(name) or Unit(name)
 
     def _services(self) -> List[str]:
-        assert self.kind is not None
-        return [service for service in services_of(self.kind) if self._unit(service + ".service").there]
+        return [service for service in services_of(str(self.kind)) if self._unit(service + ".service").there]
 
     def _wanted(self) -> List[str]:
         """Units that are started at boot: the services too, because they start networks, pools and VMs then."""
         return [name for service in self._services() for name in [service + ".service"] + sockets_of(service) if self._unit(name).there]
 
     def _tls_unit(self) -> Unit:
-        assert self.kind is not None
-        return self._unit(tls_socket(self.kind))
+        return self._unit(tls_socket(str(self.kind)))
 
     def _state(self) -> Dict[str, Any]:
         return {"kind": self.kind, "tls": self._tls_unit().active, "enabled": all(self._unit(name).enabled for name in self._wanted()),
@@ -192,7 +193,19 @@ class DaemonConverger:
     def _systemctl(self, verb: str, names: Sequence[str]) -> None:
         code, out, err = self.run(["systemctl", verb] + list(names))
         if code:
-            raise FleetError("systemctl {0} {1} failed: {2}".format(verb, " ".join(names), " ".join((err or out).split())), "daemon_failed")
+            said = [line for name in names for line in self._journal(name)]
+            raise FleetError("systemctl {0} {1} failed: {2}".format(verb, " ".join(names), said[-1] if said else " ".join((err or out).split())),
+                             "daemon_failed")
+
+    def _journal(self, name: str) -> List[str]:
+        """What a service itself has said last; systemd's own words only say to look there."""
+        _code, out, _err = self.run(["journalctl", "--no-pager", "-o", "cat", "-n", "30", "-u", name, "_COMM=" + name.partition(".")[0]])
+        return [line for line in out.splitlines() if line.strip()]
+
+    def _start(self, names: Sequence[str]) -> None:
+        """Start units, also those that systemd has given up."""
+        self._systemctl("reset-failed", names)
+        self._systemctl("start", names)
 
     def _enable(self, check: bool) -> List[str]:
         masked = [name for name in self._wanted() if self._unit(name).file_state.startswith("masked")]
@@ -211,9 +224,9 @@ class DaemonConverger:
     def _listen(self, check: bool) -> List[str]:
         silent = self._silent()
         if silent and not check:
-            self._systemctl("start", [name for service in silent for name in sockets_of(service) if self._unit(name).there])
+            self._start([name for service in silent for name in sockets_of(service) if self._unit(name).there])
             # So that networks and pools that start at boot are there now as well
-            self._systemctl("start", [service + ".service" for service in silent])
+            self._start([service + ".service" for service in silent])
         return ["start {0}".format(service) for service in silent]
 
     def _switch_tls(self, check: bool) -> List[str]:
@@ -236,7 +249,10 @@ class DaemonConverger:
         return "libvirtd.service" if self.kind == "monolithic" else "virtproxyd.service"
 
     def _open_tls(self, socket: str) -> None:
-        """systemd refuses to open a socket of a running service, and whoever connects in between starts it again. Running VMs do not notice."""
+        """systemd refuses to open a socket of a running service, and whoever connects in between starts it again. Running VMs do not notice.
+
+        A daemon that does not start with TLS (it is particular about certificates) is started without it.
+        """
         for attempt in range(_TLS_ATTEMPTS):
             self._systemctl("stop", [self._server()])
             code, out, err = self.run(["systemctl", "start", socket])
@@ -244,8 +260,14 @@ class DaemonConverger:
                 break
             if attempt == _TLS_ATTEMPTS - 1:
                 raise FleetError("{0} does not start: {1}".format(socket, " ".join((err or out).split())), "daemon_failed")
-        if self.kind == "monolithic":
-            self._systemctl("start", [self._server()])
+        try:
+            self._start([self._server()])
+        except FleetError as exc:
+            self._systemctl("disable", [socket])
+            self._systemctl("stop", [socket])
+            names = [name for name in sockets_of(self._server().partition(".")[0]) if self._unit(name).there]
+            self._start(names + [self._server()])
+            raise FleetError("libvirt does not start with TLS, and was started without it again. {0}".format(exc), exc.code) from None
 
     def _close_tls(self, socket: str) -> None:
         """The running daemon would go on listening on the socket that it was given."""

@@ -13,7 +13,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils import (
     _hostnet_nft,
     _hostnet_nm,
 )
-from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import HEADER, SYSTEMS, Conflict, File, Plan
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import SYSTEMS, Conflict, File, Plan
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, one_of
 
 _SYSTEMS: Dict[str, Any] = {"netplan": _hostnet_netplan, "networkd": _hostnet_networkd, "ifupdown": _hostnet_ifupdown, "networkmanager": _hostnet_nm}
@@ -30,6 +30,12 @@ def conflicts(plan: Plan) -> List[Conflict]:
     """Definitions in files of others that have to go before ours can work."""
     found: List[Conflict] = _SYSTEMS[plan.system].conflicts(plan)
     return found
+
+
+def parked(plan: Plan) -> Dict[str, str]:
+    """Files of others whose definitions of the plan's devices are to go out of force, or of devices that were ours to come back in force: path and text."""
+    texts: Dict[str, str] = _SYSTEMS[plan.system].parked(plan)
+    return {path: text for path, text in sorted(texts.items()) if text != plan.files[path]}
 
 
 def choose_system(active: Iterable[str], told: str = "") -> str:
@@ -52,12 +58,6 @@ def choose_system(active: Iterable[str], told: str = "") -> str:
             ", ".join(found))
         raise SpecError(option, None, shown, "Say which one is to be used: {0}".format(", ".join(found or SYSTEMS)), "two_systems" if found else "no_system")
     return found[0]
-
-
-def stale(plan: Plan) -> List[str]:
-    """Files of ours that the host has and the plan does not: what an earlier run wrote for networks that are declared no more."""
-    wanted = render(plan)
-    return sorted(path for path, text in plan.files.items() if path not in wanted and any(HEADER in line for line in text.splitlines()[:2]))
 
 
 def kernel_modules(plan: Plan) -> List[str]:

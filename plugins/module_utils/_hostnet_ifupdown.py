@@ -10,7 +10,7 @@ import os
 import re
 from typing import Dict, List, Tuple
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import HEADER, Conflict, Device, File, Network, Plan
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import ADDED, HEADER, PARKED, Conflict, Device, File, Network, Plan, unpark
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_networkd import ZERO_MAC
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 
@@ -91,6 +91,43 @@ def render(plan: Plan) -> Dict[str, File]:
             lines += ["    " + text for text in options + (_making(plan, device, network) if number == 0 else [])]
         blocks.append("\n".join(lines))
     return {PATH: (0o644, "\n\n".join(blocks) + "\n")}
+
+
+_KEYWORDS = ("iface", "auto", "mapping", "source", "source-directory", "rename", "template", "no-auto-down", "no-scripts")
+READS = "source /etc/network/interfaces.d/*"
+
+
+def _theirs(plan: Plan) -> List[str]:
+    return sorted(path for path in plan.files if path != PATH and (path == MAIN or os.path.dirname(path) == os.path.dirname(PATH)))
+
+
+def parked(plan: Plan) -> Dict[str, str]:
+    """The files of others with the stanzas of the plan's devices put out of force, and those of devices that are ours no more back in force."""
+    result = {}
+    for path in _theirs(plan):
+        before = unpark(plan.files[path])
+        text = _park(before, sorted(plan.owned))
+        if path == MAIN and plan.owned and not _reads_ours(text):
+            text += ("" if text.endswith("\n") or not text else "\n") + ADDED + READS + "\n"
+        result[path] = text
+    return result
+
+
+def _park(text: str, owned: List[str]) -> str:
+    lines: List[str] = []
+    inside = False
+    for raw in text.splitlines(True):
+        words = raw.split()
+        if words and not words[0].startswith("#") and (words[0] in _KEYWORDS or words[0].startswith("allow-")):
+            inside = words[0] == "iface" and words[1:2] != [] and words[1] in owned
+            if words[0] == "auto" or words[0].startswith("allow-"):
+                kept = [w for w in words[1:] if w not in owned]
+                if len(kept) < len(words) - 1:
+                    lines.append(PARKED + raw)
+                    lines += [ADDED, "{0} {1}\n".format(words[0], " ".join(kept))] if kept else []
+                    continue
+        lines.append(PARKED + raw if inside and raw.strip() else raw)
+    return "".join(lines)
 
 
 def conflicts(plan: Plan) -> List[Conflict]:

@@ -30,6 +30,9 @@ TYPES = ("bridge", "isolated", "vlan", "vxlan", "bond", "nat")
 BOND_MODES = ("balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb", "balance-slb")
 HASH_POLICIES = ("layer2", "layer2+3", "layer3+4", "encap2+3", "encap3+4", "vlan+srcmac")
 HEADER = "Made by kvmfleet.core.host_network; changes here are lost, change host_network_networks instead"
+# What begins a line of somebody else's file that a network of ours has put out of force, and that comes back when the network goes.
+PARKED = "#kvmfleet# "
+ADDED = "#kvmfleet+\n"       # the line after it was added by us
 NAME_MAX = 15            # IFNAMSIZ of the kernel is 16 with the zero at the end
 VXLAN_PORT = 4789
 _IFNAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
@@ -52,6 +55,13 @@ class Conflict(NamedTuple):
     file: str
     stanza: str
     reason: str
+
+
+def unpark(text: str) -> str:
+    """A file as it was before networks of ours put lines of it out of force and added some."""
+    lines = text.splitlines(True)
+    kept = [line for number, line in enumerate(lines) if line != ADDED and (number == 0 or lines[number - 1] != ADDED)]
+    return "".join(line[len(PARKED):] if line.startswith(PARKED) else line for line in kept)
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,7 @@ class Plan:
     links: Tuple[Link, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     renderer: str = "networkd"   # what netplan hands over to: networkd or NetworkManager
+    datapath: str = ""           # of Open vSwitch bridges: system, netdev (in user space), or as it is
 
     def device(self, name: str) -> Optional[Device]:
         """The device of that name, if the plan has it."""

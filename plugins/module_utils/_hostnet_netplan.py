@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _hostnet_networkd, _hostnet_nm
-from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import HEADER, Conflict, Device, File, Network, Plan
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import HEADER, PARKED, ADDED, Conflict, Device, File, Network, Plan, unpark
 
 PATH = "/etc/netplan/60-kvmfleet.yaml"
 _ADDRESSING = frozenset(("addresses", "dhcp4", "dhcp6", "gateway4", "gateway6", "routes", "nameservers", "link-local", "accept-ra", "interfaces", "id", "link"))
@@ -142,6 +142,59 @@ def _scan(text: str) -> List[Tuple[str, str, List[str], str]]:
                 found[-1][2].append(key)
             found[-1][3].append(line)
     return [(section, name, keys, "\n".join(lines)) for section, name, keys, lines in found]
+
+
+def parked(plan: Plan) -> Dict[str, str]:
+    """The files of others with the addressing of the plan's devices put out of force, where they are written in block style under the device's name.
+
+    What else a stanza says (C(match), C(set-name)) stays, and is merged with ours.
+    """
+    return {path: _park(unpark(text), plan.owned) for path, text in plan.files.items()
+            if path != PATH and path.startswith("/etc/netplan/") and path.endswith((".yaml", ".yml"))}
+
+
+def _park(text: str, owned: Iterable[str]) -> str:
+    lines = text.splitlines(True)
+    result: List[str] = []
+    path: List[Tuple[int, str]] = []
+    holder, kept, taken, hidden = -1, 0, 0, -1
+
+    def close() -> None:
+        # a stanza without a word in it is no mapping for netplan
+        if holder >= 0 and taken and not kept:
+            indent = re.match(r"\s*", lines[holder]).group(0)      # type: ignore[union-attr]
+            result[place:place + 1] = [PARKED + lines[holder], ADDED, "{0}{1}: {{}}\n".format(indent, lines[holder].strip().rstrip(":").strip())]
+    place = 0
+    for number, raw in enumerate(lines):
+        line = re.sub(r"(^|\s)#.*$", "", raw.rstrip("\n")).rstrip()
+        indent = len(line) - len(line.lstrip())
+        match = re.match(r"""^\s*["']?([^\s"'{\[&*!|>%@#-][^:"']*|-[^\s:][^:]*)["']?\s*:(?:\s+(.*))?$""", line)
+        if not line.strip():
+            result.append(raw)
+            continue
+        if hidden >= 0 and (indent > hidden or (indent == hidden and line.lstrip().startswith("-"))):
+            result.append(PARKED + raw)
+            continue
+        hidden = -1
+        if match:
+            while path and path[-1][0] >= indent:
+                path.pop()
+            path.append((indent, match.group(1).strip()))
+        if len(path) <= 3 and holder >= 0 and match:
+            close()
+            holder = -1
+        names = [name for unused, name in path]
+        if match and len(path) == 3 and names[0] == "network" and names[1] in _SECTIONS and names[2] in owned and not match.group(2):
+            holder, kept, taken, place = number, 0, 0, len(result)
+        elif match and len(path) == 4 and holder >= 0:
+            if names[3] in _ADDRESSING or names[3] == "accept-ra" or names[3].startswith("dhcp"):
+                hidden, taken = indent, taken + 1
+                result.append(PARKED + raw)
+                continue
+            kept += 1
+        result.append(raw)
+    close()
+    return "".join(result)
 
 
 def conflicts(plan: Plan) -> List[Conflict]:

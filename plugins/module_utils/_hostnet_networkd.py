@@ -12,7 +12,7 @@ from typing import Dict, List, Mapping, Sequence, Tuple
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import HEADER, Conflict, Device, File, Network, Plan
 
 DIRECTORY = "/etc/systemd/network"
-PREFIX = "10-kvmfleet-"          # sorts before 10-netplan-*, and the first file that matches a link is the only one that counts
+PREFIX = "00-kvmfleet-"          # sorts before what others have, and the first file that matches a link is the only one that counts
 DROP_IN = "60-kvmfleet.conf"
 ZERO_MAC = "00:00:00:00:00:00"
 
@@ -184,6 +184,11 @@ def render(plan: Plan) -> Dict[str, File]:
             files["{0}/{1}{2}.netdev".format(DIRECTORY, PREFIX, device.name)] = (0o644, _netdev(device))
         files["{0}/{1}{2}.network".format(DIRECTORY, PREFIX, device.name)] = (0o644, _network(plan, device))
     return dict(sorted(files.items()))
+
+
+def parked(plan: Plan) -> Dict[str, str]:
+    """No file of others has to be changed: ours are read first."""
+    return {}
 
 
 def conflicts(plan: Plan) -> List[Conflict]:

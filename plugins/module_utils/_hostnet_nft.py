@@ -80,7 +80,8 @@ def ruleset(found: Sequence[Chain]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sysctls(plan: Plan) -> List[Tuple[str, str]]:
+def sysctls(plan: Plan) -> List[Tuple[str, str]]:
+    """The kernel settings without which a host does not forward."""
     versions = {ipaddress.ip_interface(a).version for n in plan.networks if n.type == "nat" for a in n.addresses}
     values = [("net.ipv4.ip_forward", "1")] if 4 in versions else []
     if 6 in versions:
@@ -104,5 +105,5 @@ def render(plan: Plan) -> Dict[str, File]:
         "ReloadPropagatedFrom=nftables.service", "Before=libvirtd.service virtnetworkd.service", "", "[Service]", "Type=oneshot", "RemainAfterExit=yes",
         "ExecStart=/usr/sbin/nft -f {0}".format(RULES), "ExecReload=/usr/sbin/nft -f {0}".format(RULES), "ExecStop=/usr/sbin/nft delete table inet {0}".format(
             TABLE), "", "[Install]", "WantedBy=multi-user.target", ""))
-    sysctl = "# {0}\n".format(HEADER) + "".join("{0} = {1}\n".format(key, value) for key, value in _sysctls(plan))
+    sysctl = "# {0}\n".format(HEADER) + "".join("{0} = {1}\n".format(key, value) for key, value in sysctls(plan))
     return {RULES: (0o644, ruleset(found)), SYSCTL: (0o644, sysctl), UNIT: (0o644, unit)}

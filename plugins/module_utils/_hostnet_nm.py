@@ -8,9 +8,10 @@ import ipaddress
 import os
 import re
 import uuid
+from dataclasses import replace
 from typing import Dict, List, Tuple
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import HEADER, Conflict, Device, File, Network, Plan
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import ADDED, HEADER, PARKED, Conflict, Device, File, Network, Plan, unpark
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_networkd import Section, ini, parse_ini
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 
@@ -106,14 +107,38 @@ def render(plan: Plan) -> Dict[str, File]:
     return dict(sorted(files.items()))
 
 
+def parked(plan: Plan) -> Dict[str, str]:
+    """The keyfiles of others, with those for the plan's devices told not to be activated by themselves."""
+    clean = replace(plan, files={path: unpark(text) for path, text in plan.files.items()})
+    wanted = {conflict.file for conflict in conflicts(clean) if not os.path.basename(conflict.file).startswith("ifcfg-")}
+    return {path: _park(text) if path in wanted else text for path, text in clean.files.items()
+            if path.startswith(DIRECTORY) and not os.path.basename(path).startswith(PREFIX)}
+
+
+def _park(text: str) -> str:
+    lines: List[str] = []
+    section = ""
+    for line in text.splitlines(True):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            section = stripped
+        if section == "[connection]" and stripped.split("=")[0].strip() == "autoconnect":
+            lines.append(PARKED + line)
+            continue
+        lines.append(line)
+        if stripped == "[connection]":
+            lines += [ADDED, "autoconnect=false\n"]
+    return "".join(lines)
+
+
 def conflicts(plan: Plan) -> List[Conflict]:
     """Connections of others for the same devices, as keyfiles or as the older ifcfg files: they could be activated instead of ours."""
     found = []
     macs = {link.mac.lower(): link.name for link in plan.links if link.mac and link.name in plan.owned and link.kind == "physical"}
     for path in sorted(plan.files):
         base, text = os.path.basename(path), plan.files[path]
-        if base.startswith(PREFIX):
-            continue
+        if base.startswith(PREFIX) or path.startswith("/run/"):
+            continue        # what NetworkManager makes up for a link without a connection gives way to any other
         if base.startswith("ifcfg-"):
             values = dict(re.findall(r"""(?m)^\s*(DEVICE|HWADDR|NAME)=["']?([^"'\s]*)["']?\s*$""", text))
             name = values.get("DEVICE") or macs.get(values.get("HWADDR", "").lower(), "")
@@ -123,6 +148,8 @@ def conflicts(plan: Plan) -> List[Conflict]:
             sections = dict(parse_ini(text))
             names = sections.get("connection", {}).get("interface-name", [])
             wired = sections.get("ethernet", sections.get("802-3-ethernet", {}))
+            if sections.get("connection", {}).get("autoconnect", [""])[-1] == "false":
+                continue        # nobody activates it but by hand
             name = names[-1] if names else macs.get((wired.get("mac-address") or [""])[-1].lower(), "")
             if name in plan.owned:
                 stanza = "connection {0}".format((sections.get("connection", {}).get("id") or [base])[-1])

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import Network, Plan
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_plan import moved_links
@@ -48,13 +48,14 @@ def _bond(switch: str, network: Network) -> List[List[str]]:
     return [["--may-exist", "add-bond", switch, bond.name] + sorted(network.links), ["set", "port", bond.name] + settings]
 
 
-def transaction(plan: Plan, switch: str, networks: Sequence[Network]) -> List[str]:
-    """One ovs-vsctl call that makes a switch what it is to be: all of it, or nothing. Running it again changes nothing."""
+def _parts(plan: Plan, switch: str, networks: Sequence[Network]) -> List[List[str]]:
+    """What a switch is to be, as commands of ovs-vsctl, each once."""
     moved = moved_links(plan.networks)
     macs = {link.name: link.mac for link in plan.links}
     parts = [["--may-exist", "add-br", switch]]
     base = next((n for n in networks if n.bridge == switch), None)
     settings = ["stp_enable={0}".format("true" if base is not None and base.stp else "false"), MARK]
+    settings += ["datapath_type={0}".format(plan.datapath)] if plan.datapath else []
     uplinks = sorted({link for n in networks for link in n.links if link in moved and n.type != "vxlan"})
     if uplinks and macs.get(uplinks[0]):
         # the host keeps the MAC address that switches and DHCP servers know it by
@@ -81,7 +82,57 @@ def transaction(plan: Plan, switch: str, networks: Sequence[Network]) -> List[st
     for part in parts:
         if part not in unique:
             unique.append(part)
-    return ["ovs-vsctl", "--timeout=30"] + [word for part in unique for word in ["--"] + part]
+    return unique
+
+
+def transaction(plan: Plan, switch: str, networks: Sequence[Network]) -> List[str]:
+    """One ovs-vsctl call that makes a switch what it is to be: all of it, or nothing. Running it again changes nothing."""
+    return ["ovs-vsctl", "--timeout=30"] + [word for part in _parts(plan, switch, networks) for word in ["--"] + part]
+
+
+def ports(plan: Plan) -> Dict[str, List[str]]:
+    """The ports that each network has in Open vSwitch, by network."""
+    result = {}
+    for switch, networks in switches(plan).items():
+        for network in networks:
+            added = {part[3] for part in _parts(plan, switch, [network]) if part[1] in ("add-port", "add-bond")}
+            result[network.name] = sorted(added)
+    return result
+
+
+def unmet(plan: Plan, database: Mapping[str, Sequence[Mapping[str, Any]]]) -> List[str]:
+    """What of the plan Open vSwitch does not have yet, in words. C(database) are the rows of its tables Bridge, Port and Interface."""
+    rows = {table: {str(row["name"]): row for row in database.get(table, ())} for table in ("Bridge", "Port", "Interface")}
+    names = {table: {str(row["_uuid"]): name for name, row in found.items()} for table, found in rows.items()}
+    wrong: List[str] = []
+    for switch, networks in switches(plan).items():
+        for part in _parts(plan, switch, networks):
+            if part[0] == "set":
+                table, record = part[1].capitalize(), part[2]
+                wrong += ["{0} {1} does not have {2}".format(part[1], record, setting) for setting in part[3:]
+                          if not _is_set(rows[table].get(record, {}), setting)]
+            elif part[1] == "add-br":
+                wrong += [] if switch in rows["Bridge"] else ["switch {0} is not there".format(switch)]
+            else:
+                held = {names["Port"].get(str(ref)) for ref in _list(rows["Bridge"].get(switch, {}).get("ports"))}
+                members = {names["Interface"].get(str(ref)) for ref in _list(rows["Port"].get(part[3], {}).get("interfaces"))}
+                if part[3] not in held or (part[1] == "add-bond" and not set(part[4:]) <= members):
+                    wrong.append("{0} is not a port of {1}".format(part[3], switch))
+    return wrong
+
+
+def _list(value: Any) -> List[Any]:
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def _is_set(row: Mapping[str, Any], setting: str) -> bool:
+    where, value = setting.split("=", 1)
+    column, _sep, key = where.partition(":")
+    found = row.get(column)
+    if key:
+        found = found.get(key) if isinstance(found, dict) else None
+    shown = {True: "true", False: "false"}.get(found) if isinstance(found, bool) else str(found)
+    return shown == value.strip('"')
 
 
 def commands(plan: Plan) -> List[List[str]]:
@@ -89,14 +140,17 @@ def commands(plan: Plan) -> List[List[str]]:
     return [transaction(plan, switch, networks) for switch, networks in switches(plan).items()]
 
 
-def removals(plan: Plan, ours: Sequence[str], ports: Sequence[str] = (), switch: str = "") -> List[List[str]]:
-    """Calls for the bridges of ours (C(ours): those with our mark) that the plan has no more, and for C(ports) of a C(switch) that it has no more.
+def removals(plan: Plan, ours: Mapping[str, Sequence[str]]) -> List[List[str]]:
+    """Calls for the bridges of ours that the plan has no more, and for ports of ours in the others; C(ours) are the recorded ports by bridge.
 
-    That no VM is attached is for the caller to see to; ports that the plan never names (VMs' taps) must not be in C(ports).
+    That no VM is attached is for the caller to see to.
     """
     kept = switches(plan)
-    calls = [["ovs-vsctl", "--timeout=30", "--", "--if-exists", "del-br", name] for name in sorted(ours) if name not in kept]
-    if switch in kept:
-        wanted = set(transaction(plan, switch, kept[switch]))
-        calls += [["ovs-vsctl", "--timeout=30", "--", "--if-exists", "del-port", switch, port] for port in sorted(ports) if port not in wanted]
+    calls = []
+    for switch in sorted(ours):
+        if switch not in kept:
+            calls.append(["ovs-vsctl", "--timeout=30", "--", "--if-exists", "del-br", switch])
+            continue
+        wanted = {part[3] for part in _parts(plan, switch, kept[switch]) if part[1] in ("add-port", "add-bond")}
+        calls += [["ovs-vsctl", "--timeout=30", "--", "--if-exists", "del-port", switch, port] for port in sorted(ours[switch]) if port not in wanted]
     return calls

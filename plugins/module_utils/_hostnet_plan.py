@@ -29,7 +29,7 @@ def _where(networks: Sequence[Network], network: Network, key: str) -> str:
 
 
 def make_plan(declared: Sequence[Mapping[str, Any]], links: Sequence[Link], system: str, files: Optional[Mapping[str, str]] = None,
-              renderer: str = "networkd", allow_management_change: bool = False) -> Plan:
+              renderer: str = "networkd", allow_management_change: bool = False, datapath: str = "") -> Plan:
     """The plan for one host.
 
     C(links) are those that it has now, also our own bridges of an earlier run; C(files) its configuration files by path. C(allow_management_change) takes
@@ -56,7 +56,7 @@ def make_plan(declared: Sequence[Mapping[str, Any]], links: Sequence[Link], syst
         _check_management(networks, observed)
     # By name, so that neither files nor anything else depend on the order in which networks are listed.
     return Plan(system=system, networks=tuple(sorted(networks, key=lambda n: n.name)), devices=tuple(_devices(networks, observed)), links=tuple(links),
-                files=dict(files or {}), renderer=renderer)
+                files=dict(files or {}), renderer=renderer, datapath=datapath)
 
 
 def _name_bridges(networks: Sequence[Network], observed: Mapping[str, Link]) -> List[Network]:

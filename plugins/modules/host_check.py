@@ -30,9 +30,9 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Refuse machines with less than 16 GiB
+- name: Refuse machines with less than 4 GiB
   kvmfleet.core.host_check:
-    min_memory: 15GiB
+    min_memory: 3800MiB
     allow_emulation: true
 """
 

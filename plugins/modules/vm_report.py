@@ -27,6 +27,11 @@ options:
     description: Name of the variable in which each host's result of waiting was registered.
     type: str
     default: vm_waited
+  after:
+    description:
+      - Name of the variable in which the result of this very task was registered, to hand on as data what has failed.
+      - A task that fails sets no statistics. Put a second one with this option into C(always), after the first; it does nothing where the first went well.
+    type: str
 attributes:
   check_mode:
     support: full

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import shlex
 import signal
 import threading
 import time
@@ -31,12 +32,22 @@ _SSH = ("ssh", "libssh", "libssh2")
 
 @dataclass
 class Target:
-    """A host that is to be read."""
+    """A host that is to be read.
+
+    :param verify: whether the host's SSH key has to be known
+    :param ssh: parameters of the URI for hosts that are reached by SSH, where the URI itself does not have them
+    """
 
     name: str
     uri: str
     policy: _capacity.Policy = field(default_factory=_capacity.Policy)
     verify: bool = True
+    ssh: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def reading_uri(self) -> str:
+        """See L(reading_uri)."""
+        return reading_uri(self.uri, self.verify, self.ssh)
 
 
 @dataclass
@@ -134,7 +145,7 @@ def _vm(domain: _capacity.DomainRecord, state: Optional[Tuple[int, int]], tables
 
 def read_host(target: Target, timeout_s: float) -> Reading:
     """Everything of one host, over one connection, with one XML per domain. Raises FleetError and libvirtError."""
-    conn = open_connection(reading_uri(target.uri, target.verify), timeout_s)
+    conn = open_connection(target.reading_uri, timeout_s)
     try:
         domains = _capacity.records(conn)
         facts = _capacity.host_capacity(conn, target.policy, facts=True, domains=domains)
@@ -161,7 +172,7 @@ def read_fleet(targets: Sequence[Target], timeout_s: float, workers: Optional[in
         if isinstance(failure, TimeoutError):
             text = "libvirt at {0} did not answer within {1:g} s".format(shown, timeout_s)
         elif isinstance(failure, FleetError):
-            text = str(failure).replace(reading_uri(target.uri, target.verify), shown)
+            text = str(failure).replace(target.reading_uri, shown)
         else:
             text = "libvirt at {0}: {1}".format(shown, str(failure) or type(failure).__name__)
         readings[target.name] = Reading(error=" ".join(text.split()))
@@ -193,10 +204,28 @@ def end_ssh(uri: str) -> None:
                 continue  # so has that child
 
 
-def reading_uri(uri: str, verify: bool = True) -> str:
+def ssh_parameters(key_file: Optional[str], known_hosts: Optional[str], folder: str) -> Dict[str, str]:
+    """Parameters of URIs that make SSH use this key and know these hosts and no others.
+
+    libvirt gives ssh no options. What it calls instead is made here.
+
+    :param folder: empty, and there as long as hosts are read
+    """
+    parameters = {"keyfile": key_file} if key_file else {}
+    if known_hosts:
+        command = os.path.join(folder, "ssh")
+        with open(command, "w", encoding="utf-8") as stream:
+            stream.write("#!/bin/sh\nexec ssh -o {0} -o StrictHostKeyChecking=yes \"$@\"\n".format(shlex.quote("UserKnownHostsFile=" + known_hosts)))
+        os.chmod(command, 0o700)
+        parameters.update(command=command, known_hosts=known_hosts)
+    return parameters
+
+
+def reading_uri(uri: str, verify: bool = True, ssh: Optional[Mapping[str, str]] = None) -> str:
     """The URI to connect with: ssh must not ask for a password or a key's phrase, since nobody is there to answer.
 
     :param verify: whether the host's SSH key has to be known
+    :param ssh: see L(Target)
     """
     parts = urlsplit(uri)
     if parts.scheme.partition("+")[2] not in _SSH:
@@ -204,6 +233,9 @@ def reading_uri(uri: str, verify: bool = True) -> str:
     query = dict(parse_qsl(parts.query))
     if parts.scheme.endswith("+ssh"):
         query.setdefault("no_tty", "1")
+    for key in ("keyfile", "command") if parts.scheme.endswith("+ssh") else ("keyfile", "known_hosts"):
+        if ssh and ssh.get(key):
+            query.setdefault(key, ssh[key])
     if not verify:
         query.setdefault("no_verify", "1")
         if parts.scheme.endswith(("+libssh", "+libssh2")):

@@ -29,9 +29,9 @@ _TYPES: Dict[str, type] = {"mapping": dict, "list": list}
 # What the file may have beside hosts, defaults and vms. The types are those of the plugin's own options.
 _OPTIONS = {
     "plugin": "text", "hosts": "mapping", "hosts_from": "text", "defaults": "mapping", "timeout": "seconds", "workers": "count", "vms": "list",
-    "vms_as_hosts": "bool", "managed_only": "bool", "compose": "mapping", "groups": "mapping", "keyed_groups": "list", "strict": "bool",
-    "leading_separator": "bool", "use_extra_vars": "bool", "cache": "bool", "cache_plugin": "text", "cache_timeout": "int", "cache_connection": "text",
-    "cache_prefix": "text",
+    "ssh_key_file": "text", "ssh_known_hosts": "text", "vms_as_hosts": "bool", "managed_only": "bool", "compose": "mapping", "groups": "mapping",
+    "keyed_groups": "list", "strict": "bool", "leading_separator": "bool", "use_extra_vars": "bool", "cache": "bool", "cache_plugin": "text",
+    "cache_timeout": "int", "cache_connection": "text", "cache_prefix": "text",
 }
 
 

@@ -17,7 +17,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, Sp
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, SEED_BYTES, capacities, check_distinct
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, failures, who
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, failures, reason_of, who
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import DEFAULT_DISK, Constraints, candidates
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
 
@@ -58,7 +58,7 @@ def draw_bar(used: float, allocated: float, capacity: float, width: int = BAR_WI
     return "[{0}]".format(drawn.ljust(width, "."))
 
 
-def _amount(unit: str, value: float) -> str:
+def amount(unit: str, value: float) -> str:
     """An amount of a resource for people."""
     if unit == "vcpus":
         return vcpus_text(int(round(value * 1000)))
@@ -67,7 +67,7 @@ def _amount(unit: str, value: float) -> str:
 
 
 @dataclass
-class _Resource:
+class Resource:
     """One resource of a host or zone. C(unit) is C(vcpus), C(mib) or C(bytes)."""
 
     name: str
@@ -77,7 +77,7 @@ class _Resource:
     available: float = 0
 
     @classmethod
-    def of(cls, name: str, unit: str, facts: Mapping[str, Any]) -> _Resource:
+    def of(cls, name: str, unit: str, facts: Mapping[str, Any]) -> Resource:
         suffix = "" if unit == "vcpus" else "_" + unit
         return cls(name, unit, *(facts[key + suffix] for key in ("allocated", "used", "available")))
 
@@ -85,13 +85,13 @@ class _Resource:
     def capacity(self) -> float:
         return self.allocated + self.available
 
-    def add(self, other: _Resource) -> None:
+    def add(self, other: Resource) -> None:
         self.allocated += other.allocated
         self.used += other.used
         self.available += other.available
 
     def cells(self) -> List[Any]:
-        return [draw_bar(self.used, self.allocated, self.capacity)] + [_amount(self.unit, value) for value in (
+        return [draw_bar(self.used, self.allocated, self.capacity)] + [amount(self.unit, value) for value in (
             self.allocated, self.used, self.capacity, self.available)]
 
     def as_data(self) -> Dict[str, Any]:
@@ -179,28 +179,28 @@ class _Reporter:
                 silent.setdefault(self.why[host.name], []).append(host.name)
         told = ["{0}: {1}".format(who(hosts), text) for text, hosts in silent.items()]
         if silent and not self._up():
-            first = self.fleet.results.get(next(iter(silent.values()))[0]) or {}
             self.report.failure = " ".join(list(silent) if len(self.selected) == 1 else told)
-            self.report.reason = "host_unreachable" if first.get("unreachable") else str(first.get("reason") or "failed")
-            self.report.data.update(failed=True, msg=self.report.failure, reason=self.report.reason)
+            self.report.reason = reason_of(next(iter(silent.values()))[0], self.fleet.results)
+            hosts = {name: {"reason": reason_of(name, self.fleet.results), "msg": text} for name, text in self.why.items()}
+            self.report.data.update(failed=True, msg=self.report.failure, reason=self.report.reason, hosts=hosts)
             told = []
         self.report.lines += self.notes + told
         return self.report
 
     # -- capacity ----------------------------------------------------------------------------------------------------------------------------
 
-    def _resources(self, host: Host, capacity: HostCapacity) -> List[_Resource]:
+    def _resources(self, host: Host, capacity: HostCapacity) -> List[Resource]:
         """vcpus, memory, and every pool's disk that the group may use."""
         state = self.states[host.name] or {}
         pools = sorted(name for name, pool in capacity.pools.items() if _open(pool, self.group))
-        return [_Resource.of("vcpus", "vcpus", state["vcpus"]), _Resource.of("memory", "mib", state["memory"])] + [
-            _Resource.of("disk " + pool, "bytes", state["pools"][pool]) for pool in pools]
+        return [Resource.of("vcpus", "vcpus", state["vcpus"]), Resource.of("memory", "mib", state["memory"])] + [
+            Resource.of("disk " + pool, "bytes", state["pools"][pool]) for pool in pools]
 
     def capacity(self) -> None:
         """Bars of each host, totals by zone, and how many of each flavor fit."""
         rows: List[List[Any]] = []
         data = []
-        zones: Dict[str, Dict[str, _Resource]] = {}
+        zones: Dict[str, Dict[str, Resource]] = {}
         up: Dict[str, int] = {}
         for host, capacity in self.selected:
             where = [host.name, self._status(host), host.region, host.zone]
@@ -210,7 +210,7 @@ class _Reporter:
                 told["msg"] = self.why[host.name]
                 rows.append(where + [None] * 6)
                 continue
-            zone = zones.setdefault(host.zone or "", {key: _Resource(key, unit) for key, unit in (("vcpus", "vcpus"), ("memory", "mib"), ("disk", "bytes"))})
+            zone = zones.setdefault(host.zone or "", {key: Resource(key, unit) for key, unit in (("vcpus", "vcpus"), ("memory", "mib"), ("disk", "bytes"))})
             up[host.zone or ""] = up.get(host.zone or "", 0) + 1
             told["pools"] = {}
             for resource in self._resources(host, capacity):
@@ -226,12 +226,12 @@ class _Reporter:
         self._quota()
         self._flavors(("name", "vcpus", "memory", "disk", "fits", "quota leaves", "by zone"))
 
-    def _zones(self, zones: Mapping[str, Mapping[str, _Resource]], up: Mapping[str, int]) -> None:
-        whole = {key: _Resource(key, unit) for key, unit in (("vcpus", "vcpus"), ("memory", "mib"), ("disk", "bytes"))}
+    def _zones(self, zones: Mapping[str, Mapping[str, Resource]], up: Mapping[str, int]) -> None:
+        whole = {key: Resource(key, unit) for key, unit in (("vcpus", "vcpus"), ("memory", "mib"), ("disk", "bytes"))}
         rows: List[List[Any]] = []
 
-        def row(name: str, hosts: int, resources: Mapping[str, _Resource]) -> List[Any]:
-            return [name, hosts] + ["{0} of {1}".format(_amount(r.unit, r.allocated), _amount(r.unit, r.capacity)) for r in resources.values()]
+        def row(name: str, hosts: int, resources: Mapping[str, Resource]) -> List[Any]:
+            return [name, hosts] + ["{0} of {1}".format(amount(r.unit, r.allocated), amount(r.unit, r.capacity)) for r in resources.values()]
         for name in sorted(zones):
             for key, resource in zones[name].items():
                 whole[key].add(resource)
@@ -350,7 +350,7 @@ class _Reporter:
                 told.update({key: state.get(key) for key in ("libvirt_version", "qemu_version", "arch", "cpu_model", "hostname")})
             data.append(told)
             rows.append([told.get(key) for key in ("name", "status", "region", "zone", "schedulable", "vcpus")]
-                        + [_amount("mib", told["memory_mib"]) if "memory_mib" in told else None]
+                        + [amount("mib", told["memory_mib"]) if "memory_mib" in told else None]
                         + [told.get(key) for key in ("vms", "running", "virt_type", "libvirt_version", "qemu_version")]
                         + [_reserved({"groups": host.groups, "admin_only": host.admin_only})])
         self._table(("name", "status", "region", "zone", "schedulable", "vcpus", "memory", "VMs", "running", "virt type", "libvirt", "QEMU",

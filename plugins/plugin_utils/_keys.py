@@ -68,12 +68,22 @@ def _from_path(option: str, given: str) -> Tuple[List[str], str]:
     return keys, path
 
 
+def items_of(value: Any) -> List[str]:
+    """The keys and paths in a list or in lines."""
+    items = value if isinstance(value, (list, tuple)) else str(value).splitlines()
+    return [str(item).strip() for item in items if str(item).strip()]
+
+
+def names_a_file(item: str) -> bool:
+    """Whether this is a path and not a key itself."""
+    return item.startswith(("/", "~", "./", "../")) or (" " not in item and (item.endswith(".pub") or os.path.exists(item)))
+
+
 def given_keys(option: str, value: Any) -> Keys:
     """Keys that the user gave: texts or paths. Raises SpecError."""
-    items = value if isinstance(value, (list, tuple)) else str(value).splitlines()
     keys = Keys()
-    for item in [str(i).strip() for i in items if str(i).strip()]:
-        if item.startswith(("/", "~", "./", "../")) or (" " not in item and (item.endswith(".pub") or os.path.exists(item))):
+    for item in items_of(value):
+        if names_a_file(item):
             public, path = _from_path(option, item)
             base = path[:-len(".pub")] if path.endswith(".pub") else path
             if keys.path is None and os.path.exists(base) and base != path + ".pub":

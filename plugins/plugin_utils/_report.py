@@ -231,7 +231,7 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
         report.data["scaling"] = {key: context.scaling.get(key) for key in ("set", "from", "to", "reason", "direction")}
         report.data["scaling"]["msg"] = _scaled(context, context.scaling, bool(context.failure or failures(results)))
         report.lines.append(report.data["scaling"]["msg"])
-    if vms or not (context.scaling or failures(results)):
+    if vms or not (context.scaling or context.failure or failures(results)):
         report.lines.append(_summary(context, vms))
     report.lines += _notes(context, vms) + list(context.notes) + ["{0}: {1}".format(*pair) for pair in sorted(context.silent.items())]
     beyond = [name for result in results.values() for name in result.get("surplus") or []] if context.placement is None and context.verb == "create" else []
@@ -251,17 +251,38 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
     if context.verb == "list" and len(unreachable) < len(results):
         # A list of the others is better than none.
         report.lines += ["{0}: {1}".format(host, failed.pop(host)) for host in unreachable]
+    reasons = {host: reason_of(host, results, waited or {}) for host in failed}
     if context.failure:
         report.failure, report.reason = context.failure["msg"], context.failure["reason"]
-        report.data.update(failed=True, msg=report.failure, reason=report.reason)
     elif failed:
         texts: Dict[str, List[str]] = {}
         for host, text in sorted(failed.items()):
             texts.setdefault(text, []).append(host)
         alone = len(results) == 1 and not unreachable
         report.failure = " ".join(text if alone else "{0}: {1}".format(who(hosts), text) for text, hosts in texts.items())
-        first = next(iter(sorted(failed)))
-        own = results.get(first, {}).get("reason") or (waited or {}).get(first, {}).get("reason")
-        report.reason = "host_unreachable" if first in unreachable else str(own or "failed")
-        report.data.update(failed=True, msg=report.failure, reason=report.reason)
+        report.reason = reasons[min(failed)]
+    if report.failure:
+        hosts = dict(_refusals(context.placement), **{host: {"reason": reasons[host], "msg": text} for host, text in failed.items()})
+        hosts.update({host: {"reason": "host_unreachable", "msg": text} for host, text in context.silent.items()})
+        report.data.update(failed=True, msg=report.failure, reason=report.reason, hosts=hosts)
     return report
+
+
+def refused(verb: str, msg: str, reason: str) -> Dict[str, Any]:
+    """The data of a request that was refused before any host was asked."""
+    return {"verb": verb, "failed": True, "msg": msg, "reason": reason, "vms": [], "hosts": {}}
+
+
+def reason_of(host: str, *results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The stable key of a host's failure, out of the first of the results that has one."""
+    found = [result.get(host) or {} for result in results]
+    return "host_unreachable" if found[0].get("unreachable") else str(next((r["reason"] for r in found if r.get("reason")), "failed"))
+
+
+def _refusals(placement: Optional[Mapping[str, Any]]) -> Dict[str, Dict[str, str]]:
+    """Per host why placement left it out, for the first VM that it refused; a large batch has counts instead."""
+    found: Dict[str, Dict[str, str]] = {}
+    for decision in (placement or {}).get("vms") or []:
+        for refusal in decision["refused"]:
+            found.setdefault(refusal["host"], {"reason": refusal["code"], "msg": refusal["reason"]})
+    return found

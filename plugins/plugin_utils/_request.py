@@ -352,12 +352,24 @@ def _nic(network: str, wish: Mapping[str, Any], addresses: _Addresses, count: in
 
 def _user_data(text: Optional[str]) -> Optional[str]:
     """User data given as such, or read from the file that is named."""
-    if text is None:
-        return None
-    start = text.lstrip()
-    if "\n" in start or start.startswith("#") or start.lower().startswith(("content-type:", "mime-version:")):
+    if text is None or not _names_a_file(text):
         return text
     return _keys.read_text("vm_user_data", text.strip())
+
+
+def _names_a_file(text: str) -> bool:
+    """Whether C(vm_user_data) is a path and not the user data itself."""
+    start = text.lstrip()
+    return not ("\n" in start or start.startswith("#") or start.lower().startswith(("content-type:", "mime-version:")))
+
+
+def refuse_files(values: Mapping[str, Any]) -> None:
+    """Raises SpecError where variables name files. Those of an AWX job are its own, credentials among them, and who answers a survey may not read them."""
+    if values.get("vm_user_data") and _names_a_file(values["vm_user_data"]):
+        raise _fail("vm_user_data", None, "names a file, and an AWX job reads none", "Give the user data itself, beginning with #cloud-config or #!",
+                    "not_allowed")
+    if values.get("vm_ssh_key") and any(_keys.names_a_file(item) for item in _keys.items_of(values["vm_ssh_key"])):
+        raise _fail("vm_ssh_key", None, "names a file, and an AWX job reads none", "Give the public key itself", "not_allowed")
 
 
 def _users(values: Mapping[str, Any], keys: Keys) -> List[Dict[str, Any]]:

@@ -10,14 +10,21 @@ from typing import Any, List, Sequence, Tuple
 GAP = "  "
 
 
+def plain(text: Any) -> str:
+    """A text as one line without control characters (they could move the cursor, or turn the direction of what follows)."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(c for c in " ".join(text.splitlines()).replace("\t", " ") if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+
+
 def shown(value: Any) -> str:
-    """One cell's text: a dash for nothing, one line without control characters (they could move the cursor)."""
+    """One cell's text: a dash for nothing, else as plain() has it."""
     if value is None or value == "" or value == []:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    text = ", ".join(str(v) for v in value) if isinstance(value, (list, tuple)) else str(value)
-    return "".join(c for c in " ".join(text.splitlines()).replace("\t", " ") if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    return plain(", ".join(str(v) for v in value) if isinstance(value, (list, tuple)) else value)
 
 
 def width(text: str) -> int:

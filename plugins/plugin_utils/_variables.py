@@ -8,15 +8,17 @@ import difflib
 import functools
 import os
 import re
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 import yaml
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, parse_int
 
 _OPTION_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "roles", "vm", "meta", "argument_specs.yml")
+PREFIXES = ("vm_", "fleet_page_")
 _TRUE = ("true", "yes", "on", "y", "t", "1")
 _FALSE = ("false", "no", "off", "n", "f", "0")
+NOT_GIVEN = "-"  # the choice of surveys that stands for no choice
 # What an argument spec cannot say.
 _BOUNDS = {"vm_count": (1, 10000), "vm_vcpus": (1, 4096), "vm_max_vcpus": (1, 4096), "vm_wait_timeout": (1, 86400), "vm_shutdown_timeout": (0, 86400),
            "vm_max_per_host": (1, 10000), "vm_reserve_failures": (0, 1), "vm_claim_ttl": (5, 86400), "vm_capacity_timeout": (1, 3600),
@@ -55,10 +57,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def refuse_unknown(names: Iterable[str]) -> None:
-    """Raises SpecError for a C(vm_*) name that no entry point knows; it would be ignored silently otherwise."""
+    """Raises SpecError for a C(vm_*) or C(fleet_page_*) name that no entry point knows; it would be ignored silently otherwise."""
     known = {name for options in option_file().values() for name in options}
     for name in sorted(names):
-        if name.startswith("vm_") and name not in known:
+        if name.startswith(PREFIXES) and name not in known:
             raise SpecError(name, None, "is not a variable of these playbooks", nearest(name, known), "unknown_variable")
 
 
@@ -116,6 +118,11 @@ def to_text(option: str, value: Any) -> str:
     return str(value)
 
 
+def bounds(name: str) -> Tuple[int, Optional[int]]:
+    """The least and the largest number that a variable may be."""
+    return _BOUNDS.get(name, (0, None))
+
+
 def convert(name: str, option: Mapping[str, Any], value: Any) -> Any:
     """One variable's value in the type that its option has. Raises SpecError."""
     kind = option.get("type", "str")
@@ -124,7 +131,7 @@ def convert(name: str, option: Mapping[str, Any], value: Any) -> Any:
     if kind == "raw":
         return value
     if kind == "int":
-        return parse_int(name, value, *_BOUNDS.get(name, (0, None)))
+        return parse_int(name, value, *bounds(name))
     if kind == "dict":
         return to_dict(name, value)
     if kind == "list":
@@ -145,14 +152,14 @@ def convert(name: str, option: Mapping[str, Any], value: Any) -> Any:
 def read(entry: str, raw: Mapping[str, Any]) -> Dict[str, Any]:
     """All variables of an entry point, converted; those not given have their default or C(None).
 
-    An empty text is "not given": surveys send it for questions left out. Only a name may not be empty.
+    An empty text is "not given": surveys send it for questions left out, and C(NOT_GIVEN) where they know no empty choice. Only a name may not be empty.
 
     :param raw: values as they came, already templated
     """
     values: Dict[str, Any] = {}
     for name, option in option_file()[entry].items():
         value = raw.get(name)
-        given = value is not None and (not isinstance(value, str) or value.strip() != "" or option.get("required", False))
+        given = value is not None and (not isinstance(value, str) or value.strip() not in ("", NOT_GIVEN) or option.get("required", False))
         values[name] = convert(name, option, value) if given else option.get("default")
         if values[name] is None and option.get("required"):
             raise SpecError(name, None, "is missing", "Add -e {0}=...".format(name), "missing_variable")

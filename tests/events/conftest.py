@@ -10,7 +10,6 @@ import hmac
 import http.server
 import json
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -18,14 +17,17 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 
 import pytest
 import yaml
 
-from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import FleetPlaybooks, Lab
+from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import MARK, FleetPlaybooks, Lab, kill_all
 from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BIN, ROOT
 
 TOKEN, SECRET = "s3cret-token", "s3cret-hmac"
+# As awx_configure names them
+SCALE, CREATE = "kvmfleet: Scale a set of VMs", "kvmfleet: Create VMs"
 DEADLINE_S = 120
 RULEBOOKS = os.path.join(ROOT, "extensions", "eda", "rulebooks")
 
@@ -82,18 +84,19 @@ def post_signed(port, body, secret=SECRET):
 
 
 class Rulebook:
-    """An ansible-rulebook that runs, in a process group of its own.
+    """An ansible-rulebook that runs. It and all that it starts, which has sessions of its own, bear a mark in their environment.
 
     :param rulebook: a name in the collection, or a path
     :param ports: on which it is to answer
     """
 
     def __init__(self, rulebook, folder, inventory, ports, environment=None, **variables):
-        self.ports, self.path = ports, folder / "rulebook.log"
+        self.ports, self.path, mark = ports, folder / "rulebook.log", uuid.uuid4().hex
+        self.mark = "{0}={1}".format(MARK, mark).encode()
         (folder / "vars.yml").write_text(yaml.safe_dump(dict({"webhook_token": TOKEN, "webhook_secret": SECRET, "webhook_operations": [
             "create", "delete", "power", "scale"]}, **variables)))
         env = dict(os.environ, PATH=BIN + os.pathsep + os.environ["PATH"], ANSIBLE_COLLECTIONS_PATH=os.path.join(ROOT, ".ansible", "collections"),
-                   ANSIBLE_NOCOLOR="1", EDA_JOB_TEMPLATE_REFRESH_DELAY="0.2", PYTHONUNBUFFERED="1", **(environment or {}))
+                   ANSIBLE_NOCOLOR="1", EDA_JOB_TEMPLATE_REFRESH_DELAY="0.2", PYTHONUNBUFFERED="1", **dict(environment or {}, **{MARK: mark}))
         with open(self.path, "wb") as log:
             self.process = subprocess.Popen(
                 [os.path.join(BIN, "ansible-rulebook"), "--rulebook", rulebook, "--inventory", str(inventory), "--vars", str(folder / "vars.yml"), "-v"],
@@ -126,11 +129,11 @@ class Rulebook:
 
     def stop(self):
         """End it with all that it has started."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(15)
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        kill_all(self.mark)
+        self.process.wait()
 
 
 class _AwxHandler(http.server.BaseHTTPRequestHandler):
@@ -157,8 +160,9 @@ class _AwxHandler(http.server.BaseHTTPRequestHandler):
         elif path == "/api/v2/unified_job_templates/":
             asks = {"ask_{0}_on_launch".format(what): False for what in ("limit", "labels", "inventory", "variables")}
             self._say(200, {"count": 1, "next": None, "results": [dict(
-                asks, id=7, type="job_template", name=asked["name"], summary_fields={"organization": {"name": "Default"}},
-                related={"launch": "/api/v2/job_templates/{0}/launch/".format(asked["name"])})] if asked["name"] in self.server.templates else []})
+                asks, id=number, type="job_template", name=name, summary_fields={"organization": {"name": "kvmfleet"}},
+                related={"launch": "/api/v2/job_templates/{0}/launch/".format(number)})
+                for number, name in enumerate(self.server.templates) if name == asked["name"]]})
         else:
             numbers = [int(number) for number in asked["id__in"].split(",")]
             self._say(200, {"count": len(numbers), "next": None, "results": [
@@ -166,7 +170,7 @@ class _AwxHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.launched.append((self.path.split("/")[4], sent["extra_vars"]))
+        self.server.launched.append((self.server.templates[int(self.path.split("/")[4])], sent["extra_vars"]))
         self._say(201, {"id": len(self.server.launched), "url": "/api/v2/jobs/{0}/".format(len(self.server.launched))})
 
 
@@ -174,7 +178,7 @@ class _AwxHandler(http.server.BaseHTTPRequestHandler):
 def awx():
     """Somebody who answers like AWX: C(launched) are template and variables of each job, C(outcome) what becomes of them."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _AwxHandler)
-    server.launched, server.outcome, server.templates = [], "successful", ("scale_vm", "create_vm")
+    server.launched, server.outcome, server.templates = [], "successful", (SCALE, CREATE)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server

@@ -221,6 +221,26 @@ class Lab:
         return ["{0}/{1}".format(host.host, name) for host in self.hosts for name in host.files()]
 
 
+def processes_of(mark):
+    """The processes that have C(NAME=value) in their environment."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open("/proc/{0}/environ".format(pid), "rb") as stream:
+                if mark in stream.read().split(b"\0"):
+                    yield int(pid)
+
+
+def kill_all(mark):
+    """Kill them, and what they have started meanwhile."""
+    while True:
+        victims = list(processes_of(mark))
+        if not victims:
+            break
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 class Started:
     """A playbook that runs. All processes of a run, those inside the namespaces included, have its mark in their environment.
 
@@ -242,25 +262,12 @@ class Started:
         """What came of it."""
         return Run(self.process.wait(timeout_s), self.output)
 
-    def _processes(self):
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError):
-                with open("/proc/{0}/environ".format(pid), "rb") as stream:
-                    if self.mark in stream.read().split(b"\0"):
-                        yield int(pid)
-
     def kill(self, modules=True):
         """End it all at once, as a machine ends that loses its power; without C(modules) only the control node does, and what runs on a host goes on."""
         if modules:
-            while True:
-                victims = list(self._processes())
-                if not victims:
-                    break
-                for pid in victims:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+            kill_all(self.mark)
         else:
-            for pid in list(self._processes()):
+            for pid in list(processes_of(self.mark)):
                 with contextlib.suppress(OSError):
                     with open("/proc/{0}/cmdline".format(pid), "rb") as stream:
                         if b"ansible-playbook" in stream.read():

@@ -19,7 +19,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA me@laptop"
 VARIABLES = {"image_volume": IMAGE, "public_key": KEY, "vault_deploy_password_hash": "$6$salt$hash"}
 # Those that change the host itself, in check mode
-CHECKED = ("virt_probe", "host_pool", "host_network")
+CHECKED = ("virt_probe", "host_check", "host_kernel", "host_network", "host_pool", "host_tls_files")
 
 
 def adapted(value, place, key=None):

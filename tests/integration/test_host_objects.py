@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 
 import libvirt
 import pytest
+
+from ansible_collections.kvmfleet.core.plugins.module_utils._host_pools import PoolSpec, pool_xml
 
 
 @pytest.fixture
@@ -58,6 +61,63 @@ def test_a_pool_is_not_moved(place, converge, tmp_path):
 
 def test_a_new_pool_needs_a_folder(converge, names):
     assert converge.refused("host_pool", name=names[0])["error"]["option"] == "path"
+
+
+def test_no_more_of_a_pool_is_given_out_than_its_limit(place, converge):
+    """Where there is more. What a VM would take beyond it is refused."""
+    whole = place.run("host_capacity", facts=False)["pools"][place.pool]
+    assert whole["total_bytes"] > 64 << 20
+    limit = {place.pool: {"max_capacity": "64MiB", "floor": "1GiB", "type": "dir"}}
+    seen = place.run("host_capacity", facts=False, pools=limit)["pools"][place.pool]
+    assert seen["total_bytes"] == 64 << 20 and seen["available_bytes"] == (64 << 20) - whole["allocated_bytes"]
+    more = {place.pool: {"max_capacity": "1000TiB"}}
+    assert place.run("host_capacity", facts=False, pools=more)["pools"][place.pool]["total_bytes"] == whole["total_bytes"]
+
+    def vm(short, size):
+        return [{"name": place.name(short), "memory": "64MiB", "virt_type": "qemu", "disks": [{"pool": place.pool, "size": size}]}]
+    room = {"totals": {"vcpus": 4096, "memory": "64TiB"}, "pools": limit}
+    refused = converge.refused("vm_set", vms=vm("large", "65MiB"), **room)
+    assert "no_capacity" in str(refused) and place.pool in str(refused)
+    converge("vm_set", vms=vm("small", "40MiB"), **room)
+    assert "no_capacity" in str(converge.refused("vm_set", vms=vm("second", "40MiB"), **room))
+    wrong = place.run("host_capacity", fails=True, pools={place.pool: {"max_capacity": "5"}})
+    assert wrong["error"]["option"] == "pools.{0}.max_capacity".format(place.pool)
+
+
+@pytest.mark.parametrize("wish", [
+    {"volume_group": "kfit-vg"}, {"server": "nfs.example.org", "export": "/srv/vms", "path": "/nonexistent/mnt"}], ids=["logical", "netfs"])
+def test_pools_of_other_types_are_as_libvirt_wants_them(place, converge, names, wish):
+    """There is neither LVM nor NFS here; what can be seen is that libvirt's schema takes the definition, and that an existing pool is left as it is."""
+    handle = place.conn.storagePoolDefineXML(pool_xml(PoolSpec(names[0], **wish)), libvirt.VIR_STORAGE_POOL_DEFINE_VALIDATE)
+    option = "volume_group" if "volume_group" in wish else "export"
+    refused = converge.refused("host_pool", name=names[0], **dict(wish, **{option: wish[option] + "2"}))
+    assert (refused["reason"], refused["error"]["option"]) == ("pool_differs", option)
+    assert converge.refused("host_pool", name=names[0], type="dir")["reason"] == "pool_differs"
+    assert converge.refused("host_pool", name=names[0] + "2", **wish)["reason"] == "pool_source_in_use"
+    assert handle.isPersistent()
+    converge("host_pool", name=names[0], state="absent")
+
+
+def test_a_volume_group_has_to_exist(converge, names):
+    assert converge.refused("host_pool", name=names[0], volume_group="kfit-none")["reason"] in ("unknown_volume_group", "unsupported")
+
+
+@pytest.mark.skipif(shutil.which("mount.nfs") is not None, reason="it would try for minutes")
+def test_a_pool_that_does_not_start_leaves_nothing(place, names, tmp_path):
+    failed = place.run("host_pool", fails=True, name=names[0], server="127.0.0.1", export="/none", path=str(tmp_path / "mnt"))
+    assert failed["reason"] == "pool_not_started" and "mount" in failed["msg"]
+    assert names[0] not in [p.name() for p in place.conn.listAllStoragePools()]
+
+
+def test_two_pools_in_one_folder_are_refused(place, converge, names):
+    assert converge.refused("host_pool", name=names[0], path=place.target + "/")["reason"] == "pool_source_in_use"
+
+
+def test_an_existing_pool_may_be_elsewhere_than_new_ones(place, converge, names, tmp_path):
+    converge("host_pool", name=names[0], default_path=str(tmp_path / "one"))
+    assert converge("host_pool", name=names[0], default_path=str(tmp_path / "two"))["changed"] is False
+    assert converge.refused("host_pool", name=names[0], path=str(tmp_path / "two"))["error"]["option"] == "path"
+    converge("host_pool", name=names[0], state="absent")
 
 
 def test_a_network_is_made_and_removed(place, converge, names):

@@ -95,7 +95,7 @@ def test_a_module_runs(user):
 
 
 @pytest.mark.parametrize("playbook", ["create_vm", "delete_vm", "power_vm", "list_vms", "capacity", "list_hosts", "list_images", "list_flavors",
-                                      "list_networks"])
+                                      "list_networks", "awx_configure"])  # which needs awx.awx only when it runs
 def test_playbooks_are_found_by_name(user, playbook):
     user("ansible-playbook", "--syntax-check", "-i", "localhost,", "kvmfleet.core." + playbook)
 

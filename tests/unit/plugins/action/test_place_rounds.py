@@ -155,9 +155,9 @@ class Run:
         try:
             plan = self.action._first(plan)
         except SpecError as exc:
-            plan = {"failed": True, "reason": exc.code}
-        if plan.get("failed"):
-            self.outcome, self.reason = "refused", plan["reason"]
+            plan = {"failure": {"reason": exc.code}}
+        if plan.get("failure"):
+            self.outcome, self.reason = "refused", plan["failure"]["reason"]
             return
         if plan["claims"]:
             plan["ticket"] = self.ticket

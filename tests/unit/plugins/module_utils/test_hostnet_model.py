@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet import choose_system, conflicts, kernel_modules, render, stale
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet import choose_system, conflicts, kernel_modules, render
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import NAME_MAX, SYSTEMS, Link, fit
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_plan import make_plan
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
@@ -203,16 +203,6 @@ def test_the_system_is_found_or_asked_for(active: List[str], told: str, result: 
         with pytest.raises(SpecError) as info:
             choose_system(active, told)
         assert info.value.code == result
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_files_of_networks_that_are_gone_are_named(system: str) -> None:
-    files = {path: text for path, (mode, text) in render(plan(ALL, system)).items()}
-    theirs = {"/etc/network/interfaces": "auto lo\n", "/etc/netplan/50-cloud-init.yaml": "network: {version: 2}\n", "/etc/systemd/network/90-x.network": ""}
-    assert stale(plan(ALL, system, files=dict(files, **theirs))) == []
-    left = plan([LAN], system, files=dict(files, **theirs))
-    assert set(stale(left)) == set(files) - set(render(left))
-    assert not set(theirs) & set(stale(left))
 
 
 def test_kernel_modules_are_those_of_the_devices() -> None:

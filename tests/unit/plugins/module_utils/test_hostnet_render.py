@@ -142,7 +142,7 @@ def test_networkd_files_fit_together(declared: List[Dict[str, Any]]) -> None:
 
 
 def test_networkd_of_every_type() -> None:
-    files = {path.split("10-kvmfleet-")[1]: _sections(text) for path, (mode, text) in _hostnet_networkd.render(plan()).items()}
+    files = {path.split("00-kvmfleet-")[1]: _sections(text) for path, (mode, text) in _hostnet_networkd.render(plan()).items()}
     assert files["eth0.network"]["Network"] == {"Bridge": ["br-lan"], "VLAN": ["eth0.10"], "LinkLocalAddressing": ["no"], "IPv6AcceptRA": ["no"]}
     assert files["br-lan.network"]["Network"]["Gateway"] == ["192.0.2.1"] and files["br-lan.netdev"]["NetDev"]["MACAddress"] == ["52:54:00:00:00:01"]
     assert files["vx-100.netdev"]["VXLAN"]["Independent"] == ["yes"] and "Independent" not in files["vx-7.netdev"]["VXLAN"]
@@ -158,17 +158,17 @@ def test_networkd_adds_a_vlan_to_a_link_that_others_configure() -> None:
     assert _sections(files["/etc/systemd/network/20-eth1.network.d/60-kvmfleet.conf"][1]) == {"Network": {"VLAN": ["eth1.5"]}}
     shared = {"/usr/lib/systemd/network/80-all.network": "[Match]\nName=eth*\n[Network]\nDHCP=yes\nAddress=10.0.0.1/8\nAddress=10.0.0.2/8\n"}
     files = _hostnet_networkd.render(plan(declared, files=shared))
-    text = files["/etc/systemd/network/10-kvmfleet-eth1.network"][1]
+    text = files["/etc/systemd/network/00-kvmfleet-eth1.network"][1]
     assert parse_ini(text) == [("Match", {"Name": ["eth1"]}), ("Network", {"DHCP": ["yes"], "Address": ["10.0.0.1/8", "10.0.0.2/8"]}),
                                ("Network", {"VLAN": ["eth1.5"]})]
 
 
 @pytest.mark.parametrize("path, text, hit", [
-    ("/etc/systemd/network/05-wired.network", "[Match]\nName=eth0\n", True),
-    ("/etc/systemd/network/05-wired.network", "[Match]\nName=en* eth*\n", True),
-    ("/etc/systemd/network/05-wired.network", "[Match]\nMACAddress=52-54-00-00-00-01\n", True),
-    ("/etc/systemd/network/05-wired.network", "[Match]\nName=!eth0 br-lan\n", False),
-    ("/etc/systemd/network/05-wired.network", "[Match]\nName=eth7\n", False),
+    ("/etc/systemd/network/00-cabled.network", "[Match]\nName=eth0\n", True),
+    ("/etc/systemd/network/00-cabled.network", "[Match]\nName=en* eth*\n", True),
+    ("/etc/systemd/network/00-cabled.network", "[Match]\nMACAddress=52-54-00-00-00-01\n", True),
+    ("/etc/systemd/network/00-cabled.network", "[Match]\nName=!eth0 br-lan\n", False),
+    ("/etc/systemd/network/00-cabled.network", "[Match]\nName=eth7\n", False),
     ("/etc/systemd/network/20-wired.network", "[Match]\nName=eth0\n", False),
     ("/etc/systemd/network/30-br.netdev", "[NetDev]\nName=br-lan\nKind=bridge\n", True),
 ])
@@ -298,8 +298,8 @@ def test_open_vswitch_calls_are_lists_of_plain_words(declared: List[Dict[str, An
 
 def test_open_vswitch_removes_what_is_ours_only() -> None:
     done = plan(OVS)
-    assert _hostnet_ovs.removals(done, ["br-old", "br-lan"]) == [["ovs-vsctl", "--timeout=30", "--", "--if-exists", "del-br", "br-old"]]
-    calls = _hostnet_ovs.removals(done, [], ["eth0", "vx1-0000ff"], "br-lan")
+    assert _hostnet_ovs.removals(done, {"br-old": ["eth5"], "br-lan": []}) == [["ovs-vsctl", "--timeout=30", "--", "--if-exists", "del-br", "br-old"]]
+    calls = _hostnet_ovs.removals(done, {"br-lan": ["eth0", "vx1-0000ff"]})
     assert [call[-1] for call in calls] == ["vx1-0000ff"]
 
 

@@ -4,6 +4,8 @@
 """Many hosts at once, their deadlines, and their URIs."""
 from __future__ import annotations
 
+import pathlib
+import subprocess
 import threading
 import time
 from typing import Any, Dict, List
@@ -16,7 +18,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._connection import F
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet import (
-    Reading, Target, connection_variables, each_within, reading_uri, refuse_twins, uri_from)
+    Reading, Target, connection_variables, each_within, reading_uri, refuse_twins, ssh_parameters, uri_from)
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_file import check_uri, identity
 
 
@@ -126,6 +128,21 @@ def test_ssh_asks_for_nothing() -> None:
     assert reading_uri("qemu+ssh://kvm1/system?no_tty=0&keyfile=/k") == "qemu+ssh://kvm1/system?no_tty=0&keyfile=/k"
     assert reading_uri("qemu+ssh://kvm1/system", verify=False) == "qemu+ssh://kvm1/system?no_tty=1&no_verify=1"
     assert reading_uri("qemu+libssh2://kvm1/system", verify=False) == "qemu+libssh2://kvm1/system?no_verify=1&known_hosts_verify=ignore"
+
+
+def test_ssh_with_a_key_and_known_hosts_of_its_own(tmp_path: pathlib.Path) -> None:
+    ssh = ssh_parameters("/run/key", "/run/known 'hosts'", str(tmp_path))
+    command = "{0}/ssh".format(tmp_path)
+    assert reading_uri("qemu+ssh://kvm1/system", ssh=ssh) == "qemu+ssh://kvm1/system?no_tty=1&keyfile=/run/key&command=" + command
+    assert "keyfile=/own&" in reading_uri("qemu+ssh://kvm1/system?keyfile=/own", ssh=ssh), "the URI's own wins"
+    assert "known_hosts=/run/known" in reading_uri("qemu+libssh2://kvm1/system", ssh=ssh) and command not in reading_uri("qemu+libssh://kvm1/system", ssh=ssh)
+    assert reading_uri("qemu:///system", ssh=ssh) == "qemu:///system"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "bin" / "ssh").chmod(0o755)
+    said = subprocess.run([command, "-T", "kvm 1"], env={"PATH": "{0}:/usr/bin:/bin".format(tmp_path / "bin")}, check=True, capture_output=True, text=True)
+    assert said.stdout.splitlines() == ["-o", "UserKnownHostsFile=/run/known 'hosts'", "-o", "StrictHostKeyChecking=yes", "-T", "kvm 1"]
+    assert ssh_parameters(None, None, str(tmp_path)) == {}
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.integers(0, 3), max_size=3, unique=True)), max_size=4))

@@ -142,6 +142,19 @@ def test_nothing_is_said_plainly() -> None:
     assert _report.compose(Context("list"), {"kvm1": {"vms": []}}).lines == ["0 VMs"]
 
 
+def test_a_failure_as_data_has_each_hosts_reason() -> None:
+    """What AWX keeps of a job that failed: of every host that failed, was silent, or was refused by placement."""
+    results = {"kvm1": {"reason": "no_capacity", "msg": "no room", "vms": [vm()]}, "kvm2": {"unreachable": True, "msg": "timed out"}, "kvm3": {"vms": [vm()]}}
+    data = _report.compose(CREATE, results).data
+    assert data["failed"] is True and data["reason"] == "no_capacity" and data["msg"]
+    assert {host: told["reason"] for host, told in data["hosts"].items()} == {"kvm1": "no_capacity", "kvm2": "host_unreachable"}
+    refused = {"vms": [{"name": "web", "refused": [{"host": "kvm1", "code": "no_vcpus", "reason": "kvm1 has 0 left"}]}]}
+    report = _report.compose(Context("create", failure={"msg": "no host fits", "reason": "no_capacity"}, placement=refused, silent={"kvm2": "no answer"}), {})
+    assert report.data["hosts"] == {"kvm1": {"reason": "no_vcpus", "msg": "kvm1 has 0 left"}, "kvm2": {"reason": "host_unreachable", "msg": "no answer"}}
+    assert report.failure == "no host fits" and report.data["vms"] == [] and not any("0 VMs" in line for line in report.lines)
+    assert "hosts" not in _report.compose(CREATE, {"kvm3": {"vms": [vm()]}}).data
+
+
 def test_how_a_set_was_scaled_is_told_first() -> None:
     scaling = {"set": "web", "from": 2, "to": 3, "reason": "scaled_up", "words": "from 2 to 3", "direction": "up"}
     report = _report.compose(Context("scale", scaling=scaling), {"kvm1": {"vms": [vm("web-3", changed=True, created=True)]}})

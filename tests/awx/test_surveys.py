@@ -1,0 +1,230 @@
+# Copyright (c) 2026 kvmfleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What awx_configure asks AWX for: AWX accepts it, the playbooks understand it, and no tenant is asked what reaches another group."""
+from __future__ import annotations
+
+import copy
+import os
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.kvmfleet.core.plugins.action.vm_request import _matching
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _awx, _request, _variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
+from ansible_collections.kvmfleet.core.tests.awx import awx_rules
+from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import ROOT
+
+CATALOGS = {
+    "kvmfleet_images": {"debian:12": {}, "ops:1": {"admin_only": True}, "red:1": {"groups": ["red"]}},
+    "kvmfleet_flavors": {"small": {"vcpus": 1, "memory": "1GiB"}, "large": {"vcpus": 8, "memory": "16GiB"}},
+    "kvmfleet_networks": {"default": {}, "mgmt": {"admin_only": True}, "blue": {"groups": ["blue"]}},
+    "kvmfleet_groups": {"red": {"description": "The reds"}, "blue": {}},
+}
+HOSTS = [Host("kvm1", zone="east", region="eu"), Host("kvm2", zone="west", region="eu", groups=["blue"]), Host("kvm3", zone="ops", admin_only=True)]
+SETTINGS = _awx.Settings("https://git.example.org/fleet.git", "ee:1", hosts=HOSTS)
+PLAYBOOKS = sorted(name[:-len(".yml")] for name in os.listdir(os.path.join(ROOT, "playbooks")) if name.endswith(".yml"))
+
+
+@pytest.fixture(scope="module")
+def objects():
+    return _awx.objects(SETTINGS, Catalogs(CATALOGS), CATALOGS)
+
+
+def templates(objects, group=None):
+    return [t for t in objects["controller_templates"] if t["extra_vars"].get("vm_group") == group]
+
+
+def surveys(objects):
+    return [(t, item) for t in objects["controller_templates"] for item in t.get("survey_spec", {}).get("spec", [])]
+
+
+def name_of(template):
+    return os.path.basename(template["playbook"])[:-len(".yml")]
+
+
+def options(template):
+    return _awx.options(name_of(template))
+
+
+def test_every_playbook_has_a_template_or_a_reason_why_not(objects):
+    assert sorted([*_awx.TEMPLATES, *_awx.NO_TEMPLATE]) == PLAYBOOKS, "decide whether a new playbook gets a template, and whether tenants get one"
+    assert sorted(t["playbook"] for t in templates(objects)) == sorted("playbooks/{0}.yml".format(name) for name in _awx.TEMPLATES)
+
+
+def test_awx_accepts_it(objects):
+    for template in objects["controller_templates"]:
+        if template["survey_enabled"]:
+            awx_rules.check_survey(template["survey_spec"])
+    for made in objects["controller_credential_types"]:
+        awx_rules.check_credential_type(made)
+    for schedule in objects["controller_schedules"]:
+        awx_rules.check_rrule(schedule["rrule"])
+    for kind, listed in objects.items():
+        names = [item.get("name") for item in listed]
+        assert kind == "controller_roles" or len(set(names)) == len(names), kind
+
+
+def test_every_question_is_a_variable_of_its_playbook_with_its_type_bounds_and_choices(objects):
+    kinds = {"int": {"integer"}, "bool": {"multiplechoice"}, "str": {"text", "textarea", "multiplechoice"}, "list": {"text"}, "dict": {"text"},
+             "raw": {"textarea"}}
+    for template, item in surveys(objects):
+        option = options(template)[item["variable"]]
+        assert item["type"] in kinds[option.get("type", "str")], item
+        if option.get("type") == "int":
+            assert (item["min"], item.get("max")) == _variables.bounds(item["variable"])
+        source = _awx.QUESTIONS[item["variable"]].choices
+        if option.get("choices"):
+            assert [choice for choice in item["choices"] if choice != _variables.NOT_GIVEN] == option["choices"]
+        elif option.get("type") == "bool":
+            assert item["choices"] == ["true", "false"] and item["default"] == str(option["default"]).lower()
+        elif source:
+            known = set(CATALOGS.get(source, [])) | {str(getattr(host, key)) for host in HOSTS for key in ("name", "zone", "region")}
+            assert set(item["choices"]) <= known | {_variables.NOT_GIVEN}
+        if option.get("required"):
+            assert item["required"] or item["variable"] in _awx.TEMPLATES[name_of(template)].optional
+        if option.get("default") is not None and option["type"] in ("int", "str"):
+            assert item.get("default") == option["default"]
+
+
+def test_what_a_playbook_requires_is_asked(objects):
+    for template in objects["controller_templates"]:
+        asked = {item["variable"] for item in template.get("survey_spec", {}).get("spec", [])} | set(template["extra_vars"])
+        assert {name for name, option in options(template).items() if option.get("required")} <= asked, template["name"]
+
+
+def test_questions_come_in_the_order_in_which_a_person_decides(objects):
+    create = next(t for t in templates(objects, "red") if t["playbook"] == "playbooks/create_vm.yml")
+    asked = [item["variable"] for item in create["survey_spec"]["spec"]]
+    wanted = ["vm_image", "vm_flavor", "vm_network", "vm_name", "vm_ssh_key", "vm_region", "vm_zone", "vm_host"]
+    assert [name for name in asked if name in wanted] == wanted
+
+
+def test_default_answers_are_understood_by_the_playbook(objects):
+    """Every survey answered with nothing but what is required comes through the playbooks' door."""
+    answers = {"vm_name": "web", "vm_image": "debian:12", "vm_flavor": "small", "vm_ssh_key": "none", "vm_action": "start"}
+    for template in objects["controller_templates"]:
+        _title, role, entry = _awx.playbook(name_of(template))
+        needed = {i["variable"]: answers[i["variable"]] for i in template.get("survey_spec", {}).get("spec", []) if i["required"]}
+        variables, _ignored = awx_rules.launch(template, needed)
+        if role == "vm":
+            _variables.refuse_unknown(variables)
+            values = _variables.read(entry, variables)
+            assert all(value != _variables.NOT_GIVEN for value in values.values())
+            assert values.get("vm_group") == template["extra_vars"].get("vm_group")
+
+
+# -- tenants ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_each_group_has_an_organization_a_team_and_templates_that_it_may_execute_and_no_more(objects):
+    assert [o["name"] for o in objects["controller_organizations"]] == ["kvmfleet", "blue", "red"]
+    assert {t["organization"] for t in objects["controller_teams"]} == {"red", "blue"}
+    assert {role["role"] for role in objects["controller_roles"]} == {"execute"}
+    for role in objects["controller_roles"]:
+        group = next(t["organization"] for t in objects["controller_teams"] if t["name"] == role["team"])
+        assert sorted(role["job_templates"]) == sorted(t["name"] for t in templates(objects, group))
+        assert {t["playbook"] for t in templates(objects, group)} == {
+            "playbooks/{0}.yml".format(name) for name, template in _awx.TEMPLATES.items() if template.tenants}
+
+
+def test_a_tenant_can_change_nothing_but_the_answers(objects):
+    for group in ("red", "blue"):
+        for template in templates(objects, group):
+            free = {key for key, value in template.items() if key.startswith("ask_") and value}
+            assert free <= {"ask_job_type_on_launch", "ask_diff_mode_on_launch"}, template["name"]
+            variables, ignored = awx_rules.launch(
+                template, dict({i["variable"]: i["choices"][0] if "choices" in i else "x" for i in template.get("survey_spec", {}).get("spec", [])
+                                if i["required"]}, vm_group="other", ansible_connection="local", vm_disks="[{volume: x}]", vm_adopt="true"))
+            assert variables["vm_group"] == group
+            assert ignored == ["ansible_connection", "vm_adopt", "vm_disks", "vm_group"]
+            assert "vm_group" in options(template), "pinning it would mean nothing"
+
+
+def test_a_tenant_is_offered_only_what_the_group_may_use(objects):
+    offered = {group: {item["variable"]: set(item["choices"]) - {"-"} for t in templates(objects, group) for item in t["survey_spec"]["spec"]
+                       if item["type"] == "multiplechoice"} for group in ("red", "blue")}
+    assert offered["red"]["vm_image"] == {"debian:12", "red:1"} and offered["blue"]["vm_image"] == {"debian:12"}
+    assert offered["red"]["vm_network"] == {"default"} and offered["blue"]["vm_network"] == {"default", "blue"}
+    assert offered["red"]["vm_host"] == {"kvm1"} and offered["blue"]["vm_host"] == {"kvm1", "kvm2"}
+    assert offered["red"]["vm_zone"] == {"east"} and offered["blue"]["vm_zone"] == {"east", "west"}
+    # A text instead of choices could name what is not in the catalogs.
+    bare = _awx.survey("create_vm", Catalogs({"kvmfleet_groups": {"red": {}}}), (), "red")
+    assert not [item for item in bare if _awx.QUESTIONS[item["variable"]].choices]
+
+
+NAMES = st.text(alphabet="abrl.*?[]!-ed" + "u", min_size=1, max_size=20)
+VMS = [{"name": ".".join([short, namespace, group] if group else [short]), "group": group, "namespace": group and namespace, "labels": {}}
+       for group in (None, "red", "blue") for namespace in ("default", "red") for short in ("a", "red", "bl")]
+
+
+@given(NAMES, st.none() | NAMES, st.sampled_from(["delete", "power"]))
+def test_no_name_or_pattern_means_a_vm_of_another_group(name, namespace, entry):
+    given = {"vm_name": name, "vm_group": "red", "vm_namespace": namespace, "vm_action": "start"}
+    try:
+        selection = _request.select(_variables.read(entry, given))
+    except SpecError:
+        return
+    assert all(full.endswith(".red") for full in selection.names)
+    chosen = _matching(VMS, selection)
+    assert {vm["group"] for vm in VMS if vm["name"] in chosen} <= {"red"}
+
+
+@given(NAMES, st.none() | NAMES)
+def test_what_a_tenant_creates_belongs_to_the_group(name, namespace):
+    values = _variables.read("create", {"vm_name": name, "vm_group": "red", "vm_namespace": namespace})
+    try:
+        names = _request.domain_names(values, str(values["vm_name"]))
+    except SpecError:
+        return
+    assert all(full.endswith(".red") and full.count(".") == 2 for full, _label, _index in names)
+
+
+@pytest.mark.parametrize("variable, value", [("vm_user_data", "/runner/env/ssh_key"), ("vm_user_data", "key"), ("vm_ssh_key", "/etc/passwd"),
+                                             ("vm_ssh_key", "~/.ssh/id"), ("vm_ssh_key", "ssh-ed25519 AAAA x\n../k.pub")])
+def test_answers_read_no_files_of_the_job(variable, value):
+    with pytest.raises(SpecError) as told:
+        _request.refuse_files({variable: value})
+    assert told.value.code == "not_allowed" and "/runner" not in str(told.value)
+    _request.refuse_files({"vm_user_data": "#cloud-config\n{}", "vm_ssh_key": "ssh-ed25519 AAAA x\nnone"})
+
+
+# -- files and faults ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_given_wins_by_name_and_is_added(objects):
+    made = copy.deepcopy(objects)
+    merged = _awx.merged(made, {"controller_projects": [{"name": "kvmfleet", "scm_branch": "v1"}, {"name": "other"}],
+                                "controller_notifications": [{"name": "ops"}, {"name": "reds", "organization": "red"}]})
+    assert [p["name"] for p in merged["controller_projects"]] == ["kvmfleet", "other"]
+    assert merged["controller_projects"][0]["scm_branch"] == "v1" and merged["controller_projects"][0]["scm_url"] == SETTINGS.project_url
+    _awx.notify(merged, "kvmfleet")
+    assert {tuple(t.get("notification_templates_error", ())) for t in templates(merged)} == {("ops",)}
+    assert {tuple(t.get("notification_templates_error", ())) for t in templates(merged, "red")} == {("reds",)}
+    assert not any("notification_templates_error" in t for t in templates(merged, "blue"))
+    for wrong in ("text", [{"organization": "x"}], ["x"]):
+        with pytest.raises(SpecError, match="controller_projects"):
+            _awx.merged({}, {"controller_projects": wrong})
+
+
+def test_an_organization_of_operators_is_no_group():
+    with pytest.raises(SpecError, match="awx_configure_organization"):
+        _awx.objects(_awx.Settings("u", "e", organization="red"), Catalogs(CATALOGS), CATALOGS)
+
+
+def test_files_read_back_as_they_were_without_secrets(objects):
+    class Loader(yaml.SafeLoader):
+        pass
+    Loader.add_constructor("!unsafe", lambda loader, node: loader.construct_scalar(node))
+    secret = _awx.objects(_awx.Settings("u", "e", ssh_key="PRIVATE", known_hosts="kvm1 x"), Catalogs(CATALOGS), CATALOGS)
+    for kind, listed in secret.items():
+        text = _awx.as_file(kind, listed)
+        assert "PRIVATE" not in text
+        if kind != "controller_credentials":
+            assert yaml.load(text, Loader=Loader) == {kind: listed}
+        # What Ansible would resolve is marked.
+        assert not [line for line in text.splitlines() if "{{" in line and "!unsafe" not in line]
