@@ -39,9 +39,9 @@ class Session:
         self.said = {}
 
     def types(self, commands, timeout_s):
-        """Type commands into one shell, until one fails. Keeps what each of them said, by its line in the page."""
+        """Type commands into one shell, until one fails, and write the files at their places. Keeps what each said, by its line in the page."""
         script = ["set -eu -o pipefail"]
-        for command in commands:
+        for command in sorted(commands):
             text = INSTEAD.get(command.text, command.text)
             if text.startswith("scripts/lab.sh ") and text == command.text:
                 text += OWN
@@ -73,16 +73,21 @@ COMMANDS = [command for command in TUTORIAL.commands() if any(block.language == 
                                                               block.text.count("\n") for block in TUTORIAL.blocks)]
 
 
+# A file that the page shows, with its path in the first line, as the command that writes it
+FILES = [doc_pages.Command(block.line, "cat >{0} <<'END'\n{1}END".format(block.text.splitlines()[0].lstrip("# "), block.text))
+         for block in TUTORIAL.blocks if block.language == "yaml"]
+
+
 def test_the_first_steps_of_the_tutorial(session):
     first = [command for command in COMMANDS if command.section.startswith(("1.", "2."))]
-    session.types(first + COMMANDS[-1:], 600)
+    session.types(first + COMMANDS[-1:], 800)
     assert len(re.findall(r"^kvm[123] \| SUCCESS", session.said[first[-1].line], re.MULTILINE)) == 3
     assert COMMANDS[-1].text == "make lab-clean" and not (session.checkout / "lab" / "hosts.yml").exists()
 
 
 @pytest.mark.long
 def test_the_tutorial(session):
-    session.types(COMMANDS, 3600)
+    session.types(COMMANDS + FILES, 3600)
     by_text = {command.text: session.said[command.line] for command in COMMANDS}
 
     def said(*parts):
@@ -90,7 +95,7 @@ def test_the_tutorial(session):
 
     made = said("create_vm.yml", "vm_wait=cloud_init")
     assert {host for _name, host in re.findall(r"^(web-[123]) +(kvm[123]) +running ", made, re.MULTILINE)} == {"kvm1", "kvm2", "kvm3"}
-    assert said("ssh -F").strip().splitlines()[-1] == "web-1"
+    assert said("uname -n").strip().splitlines()[-1] == "web-1" and " 0% packet loss" in said("ping -c 3")
     extra = re.findall(r"^extra +(kvm[123]) +stopped ", said("vm_name=extra", "create_vm"), re.MULTILINE)
     assert extra and extra[0] != "kvm3"
     last = [session.said[command.line] for command in COMMANDS if "list_vms.yml" in command.text][-1]

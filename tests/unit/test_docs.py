@@ -109,7 +109,7 @@ def check_variable(playbook, name, value):
     """One variable of a command: it exists, and its value is one."""
     options = options_of(playbook)
     if name in options:
-        if not (isinstance(value, str) and PLACEHOLDER.search(value)) and name.startswith("vm_"):
+        if value is not None and not (isinstance(value, str) and PLACEHOLDER.search(value)) and name.startswith("vm_"):
             convert(name, options[name], value)
         return
     text = (ROOT / "playbooks" / (playbook + ".yml")).read_text()
@@ -278,6 +278,9 @@ def documented(module):
 def check_tasks(data):
     """Tasks: modules of ours exist and have such options, roles of ours such variables."""
     for _key, task in texts_of(data):
+        imported = next((value for name, value in task.items() if str(name).split(".")[-1] == "import_playbook"), "")
+        for name, value in (task.get("vars") or {}).items() if imported.startswith(OURS) else ():
+            check_variable(playbook_of(imported), name, None if templated(value) else value)
         for name, arguments in task.items():
             if not str(name).startswith(OURS) or name[len(OURS):] == "kvmfleet":
                 continue
