@@ -96,12 +96,11 @@ def steps(context: Context) -> Steps:
     """All steps, in order. Before C(reload) the guard puts the database of Open vSwitch back and removes the links that the change made."""
     plan = context.plan
     result = _SYSTEMS[plan.system](context)
-    # Open vSwitch first, so that its ports are there when the addresses come
-    before = [run(*call) for call in _hostnet_ovs.commands(plan)]
+    # Open vSwitch first, so that its ports are there when the addresses come; what goes first of all, for a port is in one bridge at a time
+    before = [run(*call) for call in _hostnet_ovs.removals(plan, context.switches) + _hostnet_ovs.commands(plan)]
     at = result.apply.index(NEW_FILES) + 1
     remove = [run("ip", "link", "del", "dev", name, if_link=name) for name in list(context.gone) + to_make_anew(plan, context.present)]
     result.apply[at:at] = remove + before + _in_place(context)
-    result.apply += [run(*call) for call in _hostnet_ovs.removals(plan, context.switches)]
     _nat(context, result)
     return result
 
