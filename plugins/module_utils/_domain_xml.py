@@ -150,8 +150,9 @@ def _observe_disk(disk: ET.Element) -> ObservedDisk:
 
 
 def _observe_nic(nic: ET.Element) -> ObservedNic:
-    kind = nic.get("type", "")
     source = nic.find("source")
+    # On a network that only stands for a bridge or a link, the XML of a running domain has the type of that
+    kind = "network" if source is not None and source.get("network") else nic.get("type", "")
     vlan, queues = _attribute(nic, "vlan/tag", "id"), _attribute(nic, "driver", "queues")
     mtu = _attribute(nic, "mtu", "size")
     mac = (_attribute(nic, "mac", "address") or "").lower()

@@ -177,16 +177,14 @@ class DaemonConverger:
         return self.units.get(name) or Unit(name)
 
     def _services(self) -> List[str]:
-        assert self.kind is not None
-        return [service for service in services_of(self.kind) if self._unit(service + ".service").there]
+        return [service for service in services_of(str(self.kind)) if self._unit(service + ".service").there]
 
     def _wanted(self) -> List[str]:
         """Units that are started at boot: the services too, because they start networks, pools and VMs then."""
         return [name for service in self._services() for name in [service + ".service"] + sockets_of(service) if self._unit(name).there]
 
     def _tls_unit(self) -> Unit:
-        assert self.kind is not None
-        return self._unit(tls_socket(self.kind))
+        return self._unit(tls_socket(str(self.kind)))
 
     def _state(self) -> Dict[str, Any]:
         return {"kind": self.kind, "tls": self._tls_unit().active, "enabled": all(self._unit(name).enabled for name in self._wanted()),

@@ -164,7 +164,7 @@ class PoolConverger:
             return converged({}, {}, [], check)
         path, kind = self.there.path, self.there.type
         before = dict({"path": path}, **running(self.handle))
-        content = self._content(bool(before["active"]))
+        content = self._content(self.there, self.handle, bool(before["active"]))
         if content:
             raise SpecError("name", self.spec.name, "the pool at {0} is not empty: {1}{2}".format(
                 path, ", ".join(content[:5]), " ..." if len(content) > 5 else ""), "Delete the VMs and volumes in it first", "pool_not_empty")
@@ -177,12 +177,12 @@ class PoolConverger:
             steps.append(("remove folder {0}".format(path), lambda: os.rmdir(str(path))))
         return converged(before, {}, steps, check)
 
-    def _content(self, active: bool) -> List[str]:
+    @staticmethod
+    def _content(there: PoolSpec, handle: Any, active: bool) -> List[str]:
         """What is in the pool. In a folder all that lies there counts, not what libvirt has noticed of it: a part of a download is somebody's too."""
-        assert self.there is not None and self.handle is not None
-        if self.there.type == "dir" or (self.there.type == "netfs" and active):
-            return sorted(os.listdir(self.there.path)) if self.there.path and os.path.isdir(self.there.path) else []
-        return sorted(self.handle.listVolumes()) if active else []
+        if there.type == "dir" or (there.type == "netfs" and active):
+            return sorted(os.listdir(there.path)) if there.path and os.path.isdir(there.path) else []
+        return sorted(handle.listVolumes()) if active else []
 
     def _require_free_source(self) -> None:
         """Raises SpecError where another pool has this source already, or the volume group does not exist."""
@@ -213,12 +213,12 @@ class PoolConverger:
 
     def _start(self) -> None:
         """Start it; a pool that was defined just now and does not start is undefined again."""
-        assert self.handle is not None
+        handle: Any = self.handle
         try:
-            self.handle.create()
+            handle.create()
         except libvirt.libvirtError as exc:
             if self.there is None:
-                self.handle.undefine()
+                handle.undefine()
             raise FleetError("Pool {0} does not start: {1}".format(self.spec.name, " ".join(str(exc).split())), "pool_not_started") from None
 
 

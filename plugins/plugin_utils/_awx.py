@@ -61,6 +61,7 @@ QUESTIONS: Dict[str, Question] = {
     "vm_min": Question("Never less than"),
     "vm_max": Question("Never more than"),
     "vm_cooldown": Question("Seconds after which a set may be scaled again"),
+    "vm_alert": Question("Alerts that ask for it", description="What has been acted on does not act again. For rulebooks; a person leaves it empty."),
     "vm_action": Question("What to do"),
     "vm_state": Question("State"),
     "vm_labels": Question("Labels"),

@@ -10,7 +10,7 @@ import fcntl
 import ipaddress
 import os
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Sequence, Union
+from typing import Any, Iterator, List, Optional, Sequence, Union
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -88,8 +88,7 @@ def new_authority(name: str = "kvmfleet") -> Pair:
 def issue(authority: Pair, names: Sequence[str], client: bool = False) -> Pair:
     """A certificate of the authority for a server of these names and addresses, or for a client."""
     issuer = x509.load_pem_x509_certificate(authority.certificate.encode("ascii"))
-    signer = serialization.load_pem_private_key(authority.key.encode("ascii"), None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    signer: Any = serialization.load_pem_private_key(authority.key.encode("ascii"), None)
     key = ec.generate_private_key(ec.SECP256R1())
     purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
     builder = _builder(names[0], issuer.subject, key, _CERTIFICATE_DAYS).add_extension(x509.BasicConstraints(False, None), True).add_extension(

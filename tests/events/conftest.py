@@ -26,7 +26,9 @@ from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import MARK, 
 from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BIN, ROOT
 
 TOKEN, SECRET = "s3cret-token", "s3cret-hmac"
-DEADLINE_S = 120
+# As awx_configure names them
+SCALE, CREATE = "kvmfleet: Scale a set of VMs", "kvmfleet: Create VMs"
+DEADLINE_S = 300
 RULEBOOKS = os.path.join(ROOT, "extensions", "eda", "rulebooks")
 
 
@@ -158,8 +160,9 @@ class _AwxHandler(http.server.BaseHTTPRequestHandler):
         elif path == "/api/v2/unified_job_templates/":
             asks = {"ask_{0}_on_launch".format(what): False for what in ("limit", "labels", "inventory", "variables")}
             self._say(200, {"count": 1, "next": None, "results": [dict(
-                asks, id=7, type="job_template", name=asked["name"], summary_fields={"organization": {"name": "Default"}},
-                related={"launch": "/api/v2/job_templates/{0}/launch/".format(asked["name"])})] if asked["name"] in self.server.templates else []})
+                asks, id=number, type="job_template", name=name, summary_fields={"organization": {"name": "kvmfleet"}},
+                related={"launch": "/api/v2/job_templates/{0}/launch/".format(number)})
+                for number, name in enumerate(self.server.templates) if name == asked["name"]]})
         else:
             numbers = [int(number) for number in asked["id__in"].split(",")]
             self._say(200, {"count": len(numbers), "next": None, "results": [
@@ -167,7 +170,7 @@ class _AwxHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.launched.append((self.path.split("/")[4], sent["extra_vars"]))
+        self.server.launched.append((self.server.templates[int(self.path.split("/")[4])], sent["extra_vars"]))
         self._say(201, {"id": len(self.server.launched), "url": "/api/v2/jobs/{0}/".format(len(self.server.launched))})
 
 
@@ -175,7 +178,7 @@ class _AwxHandler(http.server.BaseHTTPRequestHandler):
 def awx():
     """Somebody who answers like AWX: C(launched) are template and variables of each job, C(outcome) what becomes of them."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _AwxHandler)
-    server.launched, server.outcome, server.templates = [], "successful", ("scale_vm", "create_vm")
+    server.launched, server.outcome, server.templates = [], "successful", (SCALE, CREATE)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server

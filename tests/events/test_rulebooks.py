@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from ansible_collections.kvmfleet.core.tests.events.conftest import post, post_signed, send
+from ansible_collections.kvmfleet.core.tests.events.conftest import CREATE, SCALE, post, post_signed, send
 
 VM = {"vm_image": "debian:12", "vm_memory": "64MiB", "vm_vcpus": 1, "vm_state": "stopped"}
 LONG = bool(os.environ.get("KVMFLEET_LONG"))
@@ -113,15 +113,15 @@ def test_jobs_of_awx(rulebooks, awx):
     together, ports = rulebooks["together"], rulebooks["ports"]
     assert post(ports["webhook_awx"], dict(VM, operation="create", vm_name="web")).status == 200
     together.until(lambda: len(awx.launched) == 1)
-    assert awx.launched.pop() == ("create_vm", dict(VM, vm_name="web"))
+    assert awx.launched.pop() == (CREATE, dict(VM, vm_name="web"))
     awx.outcome = "failed"
     for request in ({"operation": "power", "vm_name": "web", "vm_action": "start"}, {"operation": "scale", "vm_name": "web", "vm_count": 2}):
         assert post(ports["webhook_awx"], request).status == 200
     together.until(lambda: len(awx.launched) == 1)
-    assert awx.launched.pop() == ("scale_vm", {"vm_name": "web", "vm_count": 2}) and "power_vm" in together.output
+    assert awx.launched.pop() == (SCALE, {"vm_name": "web", "vm_count": 2}) and "Change the power state of VMs in" in together.output
     for wanted in ("unknown", "web"):
         assert post(ports["autoscale_awx"], body(alert(1, wanted=wanted), alert(2, wanted=wanted))).status == 200
     together.until(lambda: awx.launched)
-    assert awx.launched == [("scale_vm", {
+    assert awx.launched == [(SCALE, {
         "vm_name": "web", "vm_direction": "up", "vm_min": 1, "vm_max": 3, "vm_cooldown": 0,
         "vm_alert": "2026-01-01T00:00:00.123Z@0000000000000001,2026-01-01T00:00:00.123Z@0000000000000002"})]

@@ -238,3 +238,12 @@ def test_the_role_by_itself_with_ansibles_own_validation(playbooks, place, stopp
     (playbooks.folder / "play.yml").write_text(yaml.safe_dump(play))
     given = dict(stopped, vm_name=place.name("role"), vm_count="1", vm_labels="a=b", vm_key_dir=playbooks.keys, vm_disks="16MiB,16MiB")
     assert list(playbooks.does(str(playbooks.folder / "play.yml"), **given).vms) == [place.name("role-1")]
+
+
+def test_a_long_wait_tells_what_each_vm_is_waiting_for(place, playbooks):
+    """There is no system on the disk, so that nothing ever answers."""
+    run = playbooks.run("create_vm", vm_name=place.name("web"), vm_count=2, vm_image=IMAGE, vm_memory="64MiB", vm_wait="ssh", vm_wait_timeout=25)
+    assert run.reason == "wait_timeout", run.output
+    heading = run.output.index("TASK [kvmfleet.core.vm : Wait for the guests]")
+    for vm in (place.name("web-1"), place.name("web-2")):
+        assert run.output.index("{0} on local: waiting for SSH: no address yet (".format(vm)) > heading

@@ -34,21 +34,26 @@ SHOWN = {"packages": "{{ kvm_host_chosen_packages }}", "missing": "{{ kvm_host_m
          "pools": "{{ kvm_host_pool_types | unique | map('extract', kvm_host_pool_packages) | flatten | sort }}"}
 
 
-def play(tmp_path, distribution, version, family, arch="x86_64"):
-    """The steps of the role up to the packages, in check mode, on a system of that name."""
-    for name, script in (("rpm", RPM), ("dpkg-query", DPKG_QUERY)):
+SYSTEMCTL = """#!/bin/sh
+shift
+for unit; do case $unit in RUNNING) echo active ;; *) echo inactive ;; esac; done
+exit 3
+"""
+WANTED = {"kvm_host_allow_emulation": True, "kvm_host_pools": {"fast": {"volume_group": "vg0"}, "shared": {"type": "netfs"}}}
+
+
+def play(tmp_path, distribution, version, family, steps, arch="x86_64", running="none", shown=None, **more):
+    """Steps of the role in check mode on a system of that name; the exit code, and the result of the last task."""
+    for name, script in (("rpm", RPM), ("dpkg-query", DPKG_QUERY), ("systemctl", SYSTEMCTL.replace("RUNNING", running))):
         (tmp_path / name).write_text(script, encoding="ascii")
         (tmp_path / name).chmod(0o755)
     facts = {"distribution": distribution, "distribution_version": version, "distribution_major_version": version.split(".")[0], "os_family": family,
              "architecture": arch, "service_mgr": "systemd"}
-    role = [{"ansible.builtin.include_role": dict({"name": "kvmfleet.core.kvm_host", "tasks_from": step}, public=True)} for step in ("fit", "system")]
-    role.append({"ansible.builtin.include_role": {"name": "kvmfleet.core.kvm_host", "tasks_from": "packages", "public": True},
-                 "vars": {"kvm_host_wanted_packages": "{{ kvm_host_chosen_packages }}"}})
-    role.append({"ansible.builtin.debug": {"msg": SHOWN}})
+    role = [{"ansible.builtin.include_role": {"name": "kvmfleet.core.kvm_host", "tasks_from": step, "public": True}} for step in steps]
+    role.append({"ansible.builtin.debug": {"msg": shown or "done"}})
     (tmp_path / "play.yml").write_text(yaml.safe_dump([{
         "hosts": "localhost", "gather_facts": False, "connection": "local", "tasks": role, "environment": {"PATH": "{0}:/usr/bin:/bin".format(tmp_path)},
-        "vars": {"ansible_facts": facts, "ansible_python_interpreter": sys.executable, "kvm_host_allow_emulation": True,
-                 "kvm_host_ntp_servers": ["a.example", "b.example"], "kvm_host_pools": {"fast": {"volume_group": "vg0"}, "shared": {"type": "netfs"}}}}]))
+        "vars": dict({"ansible_facts": facts, "ansible_python_interpreter": sys.executable}, **WANTED, **more)}]))
     env = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=os.path.join(ROOT, ".ansible", "collections"), ANSIBLE_NOCOLOR="1",
                ANSIBLE_STDOUT_CALLBACK="ansible.builtin.json", ANSIBLE_LOCALHOST_WARNING="0")
     done = subprocess.run([os.path.join(BIN, "ansible-playbook"), "-i", "localhost,", "--check", "play.yml"], env=env, cwd=tmp_path, capture_output=True,
@@ -65,7 +70,8 @@ def play(tmp_path, distribution, version, family, arch="x86_64"):
     ("Rocky", "9.4", "RedHat", "x86_64", ["libvirt-daemon-kvm", "qemu-kvm", "edk2-ovmf"], ["qemu-system-x86"]),
     ("RedHat", "10.0", "RedHat", "aarch64", ["edk2-aarch64"], ["edk2-ovmf"])])
 def test_what_each_system_calls_its_packages(tmp_path, distribution, version, family, arch, some, none):
-    code, shown = play(tmp_path, distribution, version, family, arch)
+    code, shown = play(tmp_path, distribution, version, family, ["fit", "system", "packages"], arch, shown=SHOWN,
+                       kvm_host_wanted_packages="{{ kvm_host_chosen_packages }}", kvm_host_ntp_servers=["a.example", "b.example"])
     assert code == 0, shown
     assert set(some) <= set(shown["packages"]) and not set(none) & set(shown["packages"])
     there = {"qemu-utils"} if family == "Debian" else {"qemu-img", "dnsmasq"}
@@ -82,5 +88,14 @@ def test_what_each_system_calls_its_packages(tmp_path, distribution, version, fa
 @pytest.mark.parametrize("distribution, version, family", [("Debian", "10", "Debian"), ("Ubuntu", "18.04", "Debian"), ("CentOS", "8", "RedHat"),
                                                            ("openSUSE Leap", "15.6", "Suse")])
 def test_other_systems_are_refused(tmp_path, distribution, version, family):
-    code, said = play(tmp_path, distribution, version, family)
+    code, said = play(tmp_path, distribution, version, family, ["fit"])
     assert code == 2 and "runs {0} {1}".format(distribution, version) in said and "Red Hat Enterprise Linux" in said
+
+
+@pytest.mark.parametrize("distribution, version, family, running, missing", [
+    ("Debian", "12", "Debian", "none", ["systemd-timesyncd"]), ("Debian", "12", "Debian", "chrony", []), ("Rocky", "9.4", "RedHat", "none", ["chrony"]),
+    ("Rocky", "9.4", "RedHat", "ntpsec", [])])
+def test_a_clock_that_is_kept_is_left_alone(tmp_path, distribution, version, family, running, missing):
+    code, shown = play(tmp_path, distribution, version, family, ["system", "clock"], running=running, shown={"missing": "{{ kvm_host_missing | default([]) }}"},
+                       kvm_host_machine={"container": False})
+    assert (code, shown) == (0, {"missing": missing})

@@ -80,7 +80,7 @@ FILES = [doc_pages.Command(block.line, "cat >{0} <<'END'\n{1}END".format(block.t
 
 def test_the_first_steps_of_the_tutorial(session):
     first = [command for command in COMMANDS if command.section.startswith(("1.", "2."))]
-    session.types(first + COMMANDS[-1:], 1500)
+    session.types(first + COMMANDS[-1:], 800)
     assert len(re.findall(r"^kvm[123] \| SUCCESS", session.said[first[-1].line], re.MULTILINE)) == 3
     assert COMMANDS[-1].text == "make lab-clean" and not (session.checkout / "lab" / "hosts.yml").exists()
 

@@ -220,6 +220,17 @@ def test_aligned_names():
         assert set(aligned.disks) == set(other.disks) and set(aligned.nics) == set(other.nics) and differences(aligned, other) == {}
 
 
+@pytest.mark.parametrize("actual, attribute", [("bridge", "bridge"), ("direct", "dev")])
+def test_a_nic_in_a_network_that_stands_for_a_bridge_or_a_link(actual, attribute):
+    """A running domain tells the type of what the network stands for, beside the network's name: it is the same NIC."""
+    root = made(VmSpec("web", uuid=UUID, nics=[NicSpec(network="lan", mac="52:54:00:00:00:01")]))
+    live = copy.deepcopy(root)
+    nic = live.find("devices/interface")
+    nic.set("type", actual)
+    nic.find("source").set(attribute, "br-lan")
+    assert differences(observe(live), observe(root)) == {}
+
+
 @given(st.permutations([1, 2, 3]), st.integers(0, 3), st.booleans())
 def test_a_nic_is_its_mac(order, count, purge):
     """Whatever place it has in the list: nothing of it changes but its number, and no two have one number."""

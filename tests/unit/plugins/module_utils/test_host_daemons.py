@@ -213,11 +213,11 @@ def test_a_daemon_that_others_have_started_is_judged_by_its_age(files, monkeypat
 
 def test_when_a_process_began():
     before = time.time()
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        seen = process_of(child.pid)
-        assert before - 2 < seen.started < time.time() + 2
-        assert process_of(child.pid).instance == seen.instance
-    finally:
-        child.communicate(b"\n")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        try:
+            seen = process_of(child.pid)
+            assert before - 2 < seen.started < time.time() + 2
+            assert process_of(child.pid).instance == seen.instance
+        finally:
+            child.communicate(b"\n")
     assert process_of(child.pid) is None

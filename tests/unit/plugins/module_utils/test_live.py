@@ -101,7 +101,7 @@ def test_a_guest_that_runs_without_our_aliases():
 
 
 def test_what_libvirt_alone_knows_is_no_difference():
-    """The expanded CPU, the port of a console, the MTU of a network, the memory of a guest that boots."""
+    """The expanded CPU, the port of a console, the MTU and the bridge of a network, the memory of a guest that boots."""
     kept = xml(dataclasses.replace(BASE, graphics=GraphicsSpec("vnc")))
     live = copy.deepcopy(kept)
     live.find("devices/graphics").set("port", "5901")
@@ -109,7 +109,10 @@ def test_what_libvirt_alone_knows_is_no_difference():
     cpu = live.find("cpu")
     cpu.set("mode", "custom")
     ET.SubElement(cpu, "feature", name="aes", policy="require")
-    ET.SubElement(live.find("devices/interface"), "mtu", size="9000")
+    nic = live.find("devices/interface")
+    ET.SubElement(nic, "mtu", size="9000")
+    nic.set("type", "bridge")
+    nic.find("source").set("bridge", "br-lan")
     live.find("currentMemory").text = live.findtext("memory")
     assert pending(observe(live), observe(kept), NONE) == {}
     assert set(pending(observe(live), observe(kept), Intent(changed=["cpu", "memory_mib"]))) == {"cpu", "memory_mib"}
