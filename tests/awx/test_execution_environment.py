@@ -23,7 +23,7 @@ from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BI
 ENVIRONMENT = yaml.safe_load(Path(ROOT, "execution-environment.yml").read_text(encoding="utf-8"))
 # What a module is imported by, and what ansible-core brings along; numpy is an optional speed-up.
 IMPORTED = {"libvirt": "libvirt-python", "libvirt_qemu": "libvirt-python", "netaddr": "netaddr"}
-WITH_CORE = {"ansible", "ansible_collections", "yaml", "jinja2", "cryptography", "packaging"}
+WITH_CORE = {"ansible", "ansible_collections", "yaml", "jinja2", "markupsafe", "cryptography", "packaging"}
 OPTIONAL = {"numpy", "scipy"}
 LAB = "kfawxee"
 CHROOT = "/usr/sbin/chroot"  # not on the PATH that is inside
