@@ -99,7 +99,7 @@ build: venv  ## The tarball, in build/
 packaging: packages-test venv  ## The tarball installed and run in an empty virtual environment
 	pytest tests/packaging
 
-docs: venv  ## The reference of all plugins, in docs/_build/html
+docs: venv  ## All pages and the reference as a site, in docs/_build/html
 	scripts/docs.sh
 
 test-image: packages-image
@@ -131,7 +131,7 @@ browser: packages-browser venv  ## The fleet page in a real browser
 test: packages-build  ## All gates but test-long and bench; what .ci/run runs
 	@$(PYTHON) scripts/stages.py test
 
-test-long: packages-test packages-lab packages-events packages-browser venv  ## The long sweeps
+test-long: packages-test packages-lab packages-events packages-browser venv $(CORES:%=venv-%)  ## The long sweeps
 	KVMFLEET_LONG=1 scripts/with-libvirtd.sh pytest tests/unit tests/integration tests/awx tests/events tests/lab tests/browser
 
 bench: packages-test packages-bench venv  ## Figures against their peers, in .bench/results.json

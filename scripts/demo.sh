@@ -60,7 +60,7 @@ playbook() {
 }
 
 create() {
-    playbook create_vm -e vm_name="$vm" -e vm_image=debian:12 -e vm_memory=768MiB -e vm_vcpus=1 -e vm_wait=cloud_init -e vm_wait_timeout=900
+    playbook create_vm -e vm_name="$vm" -e vm_image=debian:12 -e vm_memory=768MiB -e vm_vcpus=1 -e vm_wait=cloud_init -e vm_wait_timeout=1800
 }
 
 began=$SECONDS
