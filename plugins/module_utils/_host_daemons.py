@@ -264,7 +264,8 @@ class DaemonConverger:
             self._start([self._server()])
         except FleetError as exc:
             self._systemctl("disable", [socket])
-            self._systemctl("stop", [socket])
+            # systemd is about to start it again, and meanwhile opens no socket of it
+            self._systemctl("stop", [self._server(), socket])
             names = [name for name in sockets_of(self._server().partition(".")[0]) if self._unit(name).there]
             self._start(names + [self._server()])
             raise FleetError("libvirt does not start with TLS, and was started without it again. {0}".format(exc), exc.code) from None

@@ -60,7 +60,7 @@ remove:
   returned: success
   type: dict
 reason:
-  description: Stable key of a failure, such as V(confirm).
+  description: Stable key of a failure, such as V(not_confirmed).
   returned: on failure
   type: str
 """

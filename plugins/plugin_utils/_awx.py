@@ -124,6 +124,7 @@ TEMPLATES: Dict[str, Template] = {
     "base_image": Template(optional=("base_image_name",), become=True, limit=True),
     "prune_images": Template(become=True),
     "setup_hosts": Template(become=True, limit=True),
+    "host_networks": Template(become=True, limit=True),
 }
 NO_TEMPLATE = {"awx_configure": "it configures AWX itself, by whoever administers it"}
 

@@ -312,7 +312,7 @@ class _Pages:
             for where in (place, None):
                 whole = self.sums.setdefault(where, {}).setdefault(key, _Amounts(_TOTALS[key], unit))
                 whole.sum_up(amounts)
-        self.page.data["hosts"][-1]["given"] = {bar.name: bar.given for bar in card.bars}
+        self.page.data["hosts"][-1]["given"] = {meter.name: meter.given for meter in card.bars}
         versions = (("libvirt", "libvirt_version"), ("QEMU", "qemu_version"))
         card.facts = ", ".join("{0} {1}".format(name, plain(state[key])) for name, key in versions if state.get(key))
         card.room = ", ".join(self.room.get(told["name"], []))
@@ -336,17 +336,17 @@ class _Pages:
         return vms
 
     def _bar(self, amounts: _Amounts, pieces: Sequence[Tuple[Mapping[str, Any], str, Optional[int], float]]) -> Bar:
-        bar = self._empty(amounts)
+        meter = self._empty(amounts)
         rest = amounts.allocated - sum(size for _vm, kind, _number, size in pieces if kind != "rest")
         for vm, kind, number, size in pieces:
             if number is not None:
                 share = amounts.share(size)
-                bar.blocks.append(Block(kind, self.page.widths.of(share), plain(vm["name"]), number, share >= _LABEL_SHARE))
+                meter.blocks.append(Block(kind, self.page.widths.of(share), plain(vm["name"]), number, share >= _LABEL_SHARE))
         if amounts.share(rest) >= 0.0005:
             # Rounding leaves crumbs that are nobody's
-            bar.blocks.append(Block("rest", self.page.widths.of(amounts.share(rest))))
-            bar.note = "{0} {1}".format(amounts.text(rest), self._rest_words(amounts, pieces))
-        return bar
+            meter.blocks.append(Block("rest", self.page.widths.of(amounts.share(rest))))
+            meter.note = "{0} {1}".format(amounts.text(rest), self._rest_words(amounts, pieces))
+        return meter
 
     @staticmethod
     def _rest_words(amounts: _Amounts, pieces: Sequence[Tuple[Mapping[str, Any], str, Optional[int], float]]) -> str:
@@ -355,24 +355,24 @@ class _Pages:
 
     def _empty(self, amounts: _Amounts) -> Bar:
         """A bar without blocks."""
-        bar = Bar(amounts.name, "{0} of {1}".format(amounts.text(amounts.allocated), amounts.text(amounts.capacity)), "{0} left".format(
+        meter = Bar(amounts.name, "{0} of {1}".format(amounts.text(amounts.allocated), amounts.text(amounts.capacity)), "{0} left".format(
             amounts.text(amounts.available)), "{0} {1}".format(amounts.text(amounts.used), "written" if amounts.unit == "bytes" else "in use"),
             percent(amounts.allocated, amounts.capacity), self.page.uses.of(amounts.share(amounts.used)) if amounts.used > 0 else "", amounts.available < 0)
-        if bar.over:
-            bar.left = "{0} more than there is".format(amounts.text(-amounts.available))
-            bar.limit = self.page.widths.of(amounts.share(amounts.capacity))
+        if meter.over:
+            meter.left = "{0} more than there is".format(amounts.text(-amounts.available))
+            meter.limit = self.page.widths.of(amounts.share(amounts.capacity))
         if amounts.reserved > 0:
-            bar.reserved = "{0} reserved".format(amounts.text(amounts.reserved))
-            bar.reserved_width = self.page.widths.of(amounts.share(max(0.0, amounts.whole - max(amounts.capacity, amounts.allocated))))
-        return bar
+            meter.reserved = "{0} reserved".format(amounts.text(amounts.reserved))
+            meter.reserved_width = self.page.widths.of(amounts.share(max(0.0, amounts.whole - max(amounts.capacity, amounts.allocated))))
+        return meter
 
     def _sums(self, where: Optional[Tuple[str, str]]) -> List[Bar]:
         """Plain bars of all hosts of a zone (None: of the fleet)."""
         bars = []
         for amounts in self.sums.get(where, {}).values():
-            bar = self._empty(amounts)
-            bar.blocks = [Block("run", self.page.widths.of(amounts.share(amounts.allocated)))] if amounts.allocated > 0 else []
-            bars.append(bar)
+            meter = self._empty(amounts)
+            meter.blocks = [Block("run", self.page.widths.of(amounts.share(amounts.allocated)))] if amounts.allocated > 0 else []
+            bars.append(meter)
         return bars
 
     # -- flavors and quota ---------------------------------------------------------------------------------------------------------------

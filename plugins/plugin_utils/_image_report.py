@@ -60,7 +60,7 @@ def compose(stocks: Mapping[str, Mapping[str, Any]], catalog: Mapping[str, str],
         report.failure, report.reason = " ".join("{0}: {1}".format(*pair) for pair in failed.items()), "failed"
     elif confirm is not None and not confirmed:
         report.failure, report.reason = str(SpecError("base_image_confirm", confirm, "{0} images are unused".format(count),
-                                                      "Look at the table, then say base_image_confirm={0}".format(count))), "confirm"
+                                                      "Look at the table, then say base_image_confirm={0}".format(count))), "not_confirmed"
     elif count and not confirmed:
         report.lines.append("To remove what is unused: -e base_image_confirm={0}".format(count))
     return report

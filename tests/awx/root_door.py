@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import threading
+import uuid
 
 from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import PYTHON
 
@@ -27,7 +28,7 @@ class RootDoor:
 
     def __init__(self, host):
         self.enter = [*host.libvirt.enter, PYTHON]
-        self.python = os.path.join(host.root, "door")
+        self.python = os.path.join(host.root, "door-" + uuid.uuid4().hex[:8])
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(self.python + ".sock")
         os.chmod(self.python + ".sock", 0o666)

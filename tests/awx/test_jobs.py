@@ -130,9 +130,9 @@ def test_a_tenant_reaches_no_vm_of_another(awx, lab):
 def test_the_other_templates(awx, lab):
     """What a group's templates and the operators' answer besides."""
     awx.does("red: Create VMs", vm_name="web", vm_count=1, **SMALL)
-    scaled = awx.does("red: Scale a set of VMs", vm_name="web", vm_count=2, vm_ssh_key=KEY)
+    scaled = awx.does("red: Scale a set of VMs", vm_name="web", vm_count=2, vm_ssh_key=KEY, vm_wait="none")
     assert scaled["scaling"]["to"] == 2 and sorted(vm for names in lab.where().values() for vm in names) == ["web-1.default.red", "web-2.default.red"]
-    full = awx.fails("red: Scale a set of VMs", vm_name="web", vm_count=9, vm_ssh_key=KEY)
+    full = awx.fails("red: Scale a set of VMs", vm_name="web", vm_count=9, vm_ssh_key=KEY, vm_wait="none")
     assert "quota" in full["reason"] and full["verb"]
     for group in ("kvmfleet", "red"):
         assert awx.does(group + ": Show the capacity of the fleet")["total"]["vcpus"]["allocated"] == 2

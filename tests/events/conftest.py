@@ -28,7 +28,7 @@ from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BI
 TOKEN, SECRET = "s3cret-token", "s3cret-hmac"
 # As awx_configure names them
 SCALE, CREATE = "kvmfleet: Scale a set of VMs", "kvmfleet: Create VMs"
-DEADLINE_S = 120
+DEADLINE_S = 300
 RULEBOOKS = os.path.join(ROOT, "extensions", "eda", "rulebooks")
 
 

@@ -284,7 +284,7 @@ class FleetPlaybooks(Playbooks):
     def __init__(self, lab, folder, vcpus=(4, 4, 4)):
         self.place, self.lab, self.folder, self.keys = lab, lab, folder, folder / "keys"
         self.catalogs = {
-            "kvmfleet_images": {"debian:12": {"volume": IMAGE, "min_disk": "16MiB", "default_user": "debian"}},
+            "kvmfleet_images": {"debian:12": {"volume": IMAGE, "min_disk": "16MiB", "default_user": "debian"}}, "kvmfleet_shipped_images": False,
             "kvmfleet_flavors": {"tiny": {"vcpus": 1, "memory": "64MiB", "disk": "16MiB"}},
             "kvmfleet_networks": {"default": {"cidr": "192.0.2.0/24", "gateway": "192.0.2.1"}},
         }

@@ -95,6 +95,8 @@ def test_images_networks_and_how_full_their_pools_are(fleet, lab):
     fleet.catalogs["kvmfleet_images"]["more:1"] = {"volume": "more.qcow2", "min_memory": "1GiB", "eol": True}
     fleet.room((4, 4, 4))
     lab["kvm2"].make_volume("more.qcow2", 1 << 20)
+    shipped = fleet.does("list_images", kvmfleet_shipped_images="true")
+    assert "rocky:9" in {image["name"] for image in shipped.data["images"]}, "what comes with the collection is not on offer"
     images = fleet.does("list_images")
     assert [(image["name"], image["hosts"]) for image in images.data["images"]] == [("debian:12", ["kvm1", "kvm2", "kvm3"]), ("more:1", ["kvm2"])]
     assert re.search(r"^more:1 +- +1GiB +- +yes +kvm2$", images.output, re.MULTILINE) and "2 images" in images.output

@@ -101,7 +101,7 @@ def test_unused_images_are_listed_and_removed_when_their_number_is_said(lab, tmp
     listed = fleet.does("prune_images")
     assert (listed.changed, listed.data["unused"]) == (0, 2)
     assert "kept: it is the backing file of disk.qcow2" in listed.output and "kept: in the catalog" in listed.output
-    assert fleet.run("prune_images", base_image_confirm=3).reason == "confirm"
+    assert fleet.run("prune_images", base_image_confirm=3).reason == "not_confirmed"
     assert fleet.does("prune_images", "--check", base_image_confirm=2).changed == 2
     assert [old in host.files() for host in lab.hosts] == [True, True, True]
     assert fleet.does("prune_images", base_image_confirm=2).changed == 2

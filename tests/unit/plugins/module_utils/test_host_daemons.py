@@ -68,6 +68,9 @@ class Systemd:
         if name.endswith(".socket") and not self.units[name][0] and self.units[service][0]:
             return 1
         if name == "libvirtd.service" and self.broken_by_tls and self.units["libvirtd-tls.socket"][0]:
+            # It tries again and again, and its sockets have failed with it
+            self.units[name][0] = True
+            self.units.update({socket: [False, "enabled"] for socket in ("libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket")})
             return 1
         if name.endswith(".service") and not self.units[name][0]:
             self.pids[name] = os.getpid()

@@ -64,13 +64,13 @@ def test_a_bar_is_the_sum_of_its_parts(own: List[Dict[str, Any]], vcpus: int, me
     shown = view({"kvm1": host(own, vcpus, memory, reserved=(kept_vcpus, kept_memory), ratio=round(ratio, 2))})
     width = widths(shown)
     card = shown.hosts[0]
-    assert sorted(card.vms) == list(range(len(own))) and [bar.name for bar in card.bars] == ["vCPUs", "Memory", "Pool default"]
-    for bar in card.bars:
-        drawn = sum(width[block.width] for block in bar.blocks) + (width[bar.reserved_width] if bar.reserved_width else 0)
-        assert drawn <= 100.02 and bar.over == bool(bar.limit) == ("more than there is" in bar.left)
-        assert sorted(block.vm for block in bar.blocks if block.vm is not None) == [
-            number for number, one in enumerate(shown.data["vms"]) if bar.name != "Pool default" or one.get("managed", True)]
-        order = [_fleet_page.KINDS.index(block.kind) for block in bar.blocks]
+    assert sorted(card.vms) == list(range(len(own))) and [meter.name for meter in card.bars] == ["vCPUs", "Memory", "Pool default"]
+    for meter in card.bars:
+        drawn = sum(width[block.width] for block in meter.blocks) + (width[meter.reserved_width] if meter.reserved_width else 0)
+        assert drawn <= 100.02 and meter.over == bool(meter.limit) == ("more than there is" in meter.left)
+        assert sorted(block.vm for block in meter.blocks if block.vm is not None) == [
+            number for number, one in enumerate(shown.data["vms"]) if meter.name != "Pool default" or one.get("managed", True)]
+        order = [_fleet_page.KINDS.index(block.kind) for block in meter.blocks]
         assert order == sorted(order)
     free = 100 - sum(width[block.width] for block in card.bars[1].blocks) - (width[card.bars[1].reserved_width] if card.bars[1].reserved_width else 0)
     left, whole = (memory - kept_memory) * 1024 - sum(one["memory_mib"] for one in own), memory * 1024
@@ -113,8 +113,8 @@ def test_regions_zones_and_hosts_in_an_order_people_expect() -> None:
     shown = view({name: host([vm("on-" + name)]) for name in places}, places)
     assert [(zone.region, zone.name, [card.name for card in zone.cards]) for zone in shown.zones] == [
         ("", "", ["kvm2"]), ("eu", "b", ["kvm9", "kvm10"]), ("us", "b", ["kvm1"])]
-    assert [bar.given for bar in shown.zones[1].bars] == ["2 of 120", "4.2 GiB of 248 GiB", "100 GiB of 4 TiB"]
-    assert [bar.given for bar in shown.bars] == ["4 of 240", "8.5 GiB of 496 GiB", "200 GiB of 8 TiB"]
+    assert [meter.given for meter in shown.zones[1].bars] == ["2 of 120", "4.2 GiB of 248 GiB", "100 GiB of 4 TiB"]
+    assert [meter.given for meter in shown.bars] == ["4 of 240", "8.5 GiB of 496 GiB", "200 GiB of 8 TiB"]
 
 
 def test_dead_hosts_count_for_nothing_and_are_named() -> None:
