@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional
 
+from ansible.module_utils.basic import missing_required_lib
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
@@ -33,6 +34,9 @@ class ActionModule(ActionBase):
             "names": {"type": "list", "elements": "str", "default": []},
             "replace": {"type": "bool", "default": False},
         }, required_together=[_GIVEN])
+        if args["state"] == "present" and not _certificates.HAS_CRYPTOGRAPHY:
+            result.update(failed=True, msg=missing_required_lib("cryptography", reason="on the control node"), reason="missing_library")
+            return result
         try:
             if args["state"] == "absent":
                 result.update(self._files(state="absent"))

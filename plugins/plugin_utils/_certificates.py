@@ -12,14 +12,18 @@ import os
 from dataclasses import dataclass
 from typing import Any, Iterator, List, Optional, Sequence, Union
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
 from ansible_collections.kvmfleet.core.plugins.module_utils._own_files import read_text, replace
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+    HAS_CRYPTOGRAPHY = True
+except ImportError:  # ansible-core brings it; reported by the action host_tls
+    HAS_CRYPTOGRAPHY = False
 
 # As libvirt names them in the folder of the URI parameter pkipath.
 AUTHORITY, AUTHORITY_KEY, CLIENT, CLIENT_KEY = "cacert.pem", "cakey.pem", "clientcert.pem", "clientkey.pem"

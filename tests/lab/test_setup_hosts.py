@@ -51,7 +51,7 @@ class Prepared:
 
     def uri(self, host, user="root"):
         """How libvirt reaches a host from here, with the lab's key and known hosts."""
-        path = os.path.join(self.lab.folder, "ssh")
+        path = os.path.join(self.lab.folder, ".ssh", "wrapper")
         if not os.path.exists(path):
             with open(path, "w", encoding="ascii") as file:
                 file.write('#!/bin/sh\nexec ssh -F "{0}" "$@"\n'.format(os.path.join(self.lab.folder, ".ssh", "config")))
@@ -74,7 +74,7 @@ def test_bare_hosts_become_kvm_hosts(hosts):
     assert hosts.first.changed > 0
     assert hosts.does().changed == 0
     fleet = {"plugin": "kvmfleet.core.fleet", "hosts": {host: {"uri": hosts.uri(host)} for host in HOSTS}}
-    path = os.path.join(hosts.lab.folder, "read.fleet.yml")
+    path = os.path.join(hosts.lab.folder, ".ssh", "read.fleet.yml")
     with open(path, "w", encoding="utf-8") as file:
         yaml.safe_dump(fleet, file)
     env = dict(os.environ, ANSIBLE_COLLECTIONS_PATH=os.path.join(ROOT, ".ansible", "collections"), ANSIBLE_INVENTORY_UNPARSED_FAILED="true")

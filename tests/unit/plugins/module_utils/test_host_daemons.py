@@ -143,15 +143,14 @@ def test_a_daemon_without_sockets_is_left_alone(files, monkeypatch):
 
 
 def test_which_kind_is_found():
-    def units(**states):
-        blocks = ["Id={0}\nLoadState=loaded\nActiveState={1}\nUnitFileState={2}".format(name.replace("_", "."), *state) for name, state in states.items()]
-        return parse_units("\n\n".join(blocks))
-    both = {"libvirtd_service": ("inactive", "disabled"), "virtqemud_socket": ("active", "enabled")}
-    assert kind_of(units(**both)) == "modular"
-    assert kind_of(units(**dict(both, libvirtd_service=("active", "disabled")))) == "monolithic"
-    assert kind_of(units(libvirtd_service=("inactive", "disabled"))) == "monolithic"
+    def units(states):
+        return parse_units("\n\n".join("Id={0}\nLoadState=loaded\nActiveState={1}\nUnitFileState={2}".format(name, *state) for name, state in states.items()))
+    modular = {"virtqemud.socket": ("active", "enabled")}
+    assert kind_of(units({"libvirtd.service": ("inactive", "disabled"), **modular})) == "modular"
+    assert kind_of(units({"libvirtd.service": ("active", "disabled"), **modular})) == "monolithic"
+    assert kind_of(units({"libvirtd.service": ("inactive", "disabled")})) == "monolithic"
     with pytest.raises(FleetError, match="No libvirt daemon"):
-        kind_of(units(other_service=("active", "enabled")))
+        kind_of(units({"other.service": ("active", "enabled")}))
 
 
 def test_a_masked_unit_is_refused(files, monkeypatch):

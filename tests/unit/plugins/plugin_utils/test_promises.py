@@ -65,8 +65,8 @@ def test_named_ones_only():
     assert look(storage_classes=["ssd"]) == ["storage class ssd: host kvm1 has no pool of this storage class"]
 
 
-@pytest.mark.parametrize("named, option", [({"networks": ["lann"]}, "networks"), ({"images": ["debian:13"]}, "images"), ({"storage_classes": ["x"]},
-                                                                                                                       "storage_classes")])
+@pytest.mark.parametrize("named, option", [
+    ({"networks": ["lann"]}, "networks"), ({"images": ["debian:13"]}, "images"), ({"storage_classes": ["x"]}, "storage_classes")])
 def test_names_that_nobody_knows(named, option):
     with pytest.raises(SpecError) as caught:
         look(**named)
