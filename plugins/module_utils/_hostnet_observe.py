@@ -148,8 +148,8 @@ def at_work(files: Mapping[str, str], running: Set[str]) -> Tuple[str, ...]:
     found = []
     if any(path.startswith(("/etc/netplan/", "/run/netplan/", "/lib/netplan/")) for path in files) and "netplan" in running:
         found.append("netplan")
-    if "systemd-networkd.service" in running and any(path.endswith(".network") and not path.startswith("/usr/lib") and "-netplan-" not in path
-                                                    for path in files):
+    own = [path for path in files if path.endswith(".network") and not path.startswith("/usr/lib") and "-netplan-" not in path]
+    if "systemd-networkd.service" in running and own:
         found.append("networkd")
     if "NetworkManager.service" in running:
         found.append("networkmanager")

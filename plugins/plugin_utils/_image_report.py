@@ -54,8 +54,8 @@ def compose(stocks: Mapping[str, Mapping[str, Any]], catalog: Mapping[str, str],
     report.lines.append("{0}, {1} unused".format("1 image" if len(rows) == 1 else "{0} images".format(len(rows)), count))
     failed = {host: user_message(result) for host, result in sorted(stocks.items()) if "images" not in result}
     report.lines += ["{0}: {1}".format(host, text) for host, text in failed.items()]
-    report.data = {"unused": count, "remove": chosen if confirmed else {}, "images": [dict(item, host=host) for host in sorted(stocks)
-                                                                                     for item in stocks[host].get("images") or []]}
+    images = [dict(item, host=host) for host in sorted(stocks) for item in stocks[host].get("images") or []]
+    report.data = {"unused": count, "remove": chosen if confirmed else {}, "images": images}
     if failed and len(failed) == len(stocks):
         report.failure, report.reason = " ".join("{0}: {1}".format(*pair) for pair in failed.items()), "failed"
     elif confirm is not None and not confirmed:

@@ -13,7 +13,7 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_e
 
 _COLUMNS = {"create": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
             "scale": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
-           "list": ("name", "host", "state", "vcpus", "memory", "address", "uuid", "key", "ssh"),
+            "list": ("name", "host", "state", "vcpus", "memory", "address", "uuid", "key", "ssh"),
             "delete": ("name", "host", "result"), "power": ("name", "host", "state", "result", "address")}
 _RIGHT = ("vcpus", "memory")
 _DATA = ("name", "uuid", "state", "address", "addresses", "vcpus", "max_vcpus", "memory_mib", "max_memory_mib", "group", "namespace", "set", "index", "image",

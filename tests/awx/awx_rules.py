@@ -26,6 +26,10 @@ def _require(condition, text, *args):
         raise Refused(text.format(*args))
 
 
+def _is(value, kind):
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _lines(value):
     return [line for line in value.splitlines() if line.strip()] if isinstance(value, str) else list(value)
 
@@ -43,9 +47,9 @@ def check_survey(spec):
         seen.add(item["variable"])
         _require(item["type"] in TYPES, "{0} is no type", item["type"])
         if item.get("default", "") != "":
-            _require(type(item["default"]) is TYPES[item["type"]], "the default of {0} is no {1}", item["variable"], item["type"])
+            _require(_is(item["default"], TYPES[item["type"]]), "the default of {0} is no {1}", item["variable"], item["type"])
         for key in ("min", "max"):
-            _require(item.get(key) is None or type(item[key]) is int, "{0} of {1} is no integer", key, item["variable"])
+            _require(item.get(key) is None or _is(item[key], int), "{0} of {1} is no integer", key, item["variable"])
         if item["type"] in ("multiplechoice", "multiselect"):
             choices = _lines(item.get("choices") or [])
             _require(choices and all(isinstance(choice, str) and choice for choice in choices), "{0} needs choices", item["variable"])
@@ -65,7 +69,7 @@ def _check_answer(item, data):
         _require(isinstance(value, str), "{0} expected to be a string", variable)
         size = len(value)
     elif item["type"] == "integer":
-        _require(type(value) is int, "{0} expected to be an integer", variable)
+        _require(_is(value, int), "{0} expected to be an integer", variable)
         size = value
     elif item["type"] == "float":
         _require(type(value) in (int, float), "{0} expected to be a numeric type", variable)

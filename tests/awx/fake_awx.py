@@ -4,6 +4,7 @@
 """As much of AWX's REST API as awx.awx needs to configure it, with AWX's rules for surveys, credential types and schedules."""
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,9 +47,9 @@ class FakeAwx:
                 self.end_headers()
                 self.wfile.write(text)
 
-            do_GET = lambda self: self.answer("GET")  # noqa: E731
-            do_POST = lambda self: self.answer("POST")  # noqa: E731
-            do_PATCH = lambda self: self.answer("PATCH")  # noqa: E731
+            do_GET = functools.partialmethod(answer, "GET")
+            do_POST = functools.partialmethod(answer, "POST")
+            do_PATCH = functools.partialmethod(answer, "PATCH")
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = "http://127.0.0.1:{0}".format(self.server.server_port)

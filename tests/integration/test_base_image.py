@@ -324,7 +324,6 @@ class Play:
         recap = [line for line in output.splitlines() if line.startswith("one ")][-1]
         return dict(field.split("=") for field in recap.split(":", 1)[1].split())
 
-
     def start(self, *arguments, **variables):
         """Start it and do not wait for it."""
         command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(self.inventory), str(ROOT / "playbooks" / "base_image.yml"),

@@ -278,7 +278,7 @@ def documented(module):
 def check_tasks(data):
     """Tasks: modules of ours exist and have such options, roles of ours such variables."""
     for _key, task in texts_of(data):
-        imported = next((value for name, value in task.items() if str(name).split(".")[-1] == "import_playbook"), "")
+        imported = next((value for name, value in task.items() if str(name).rsplit(".", maxsplit=1)[-1] == "import_playbook"), "")
         for name, value in (task.get("vars") or {}).items() if imported.startswith(OURS) else ():
             check_variable(playbook_of(imported), name, None if templated(value) else value)
         for name, arguments in task.items():

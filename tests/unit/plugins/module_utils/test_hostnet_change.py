@@ -105,7 +105,7 @@ def test_every_change_writes_its_files_and_has_a_way_back(system: str) -> None:
 
 def test_the_record_is_read_back() -> None:
     mine = plan(ALL)
-    (path, (_mode, text)), = _hostnet_record.render(mine, _hostnet_ovs.ports(mine)).items()
+    path, (_mode, text) = next(iter(_hostnet_record.render(mine, _hostnet_ovs.ports(mine)).items()))
     found = _hostnet_record.read({path: text})
     assert set(found) == {item["name"] for item in ALL}
     assert found["pair"].devices == ("bd-pair", "br-pair") and found["pair"].links == ("eth1", "eth2")
