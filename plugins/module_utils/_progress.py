@@ -80,7 +80,8 @@ def _write(path: str, text: str) -> None:
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         os.makedirs(os.path.dirname(folder), mode=0o770, exist_ok=True)
-        os.mkdir(folder, mode=0o700)
+        with contextlib.suppress(FileExistsError):  # another run makes it at the same moment
+            os.mkdir(folder, mode=0o700)
     _remove_stale(folder)
     new = path + ".new"
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as handle:
