@@ -6,7 +6,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Attributes of modules that write, and as INFO of those that only read."""
+    """Attributes of modules that write, as INFO of those that only read, and as CONTROL of what works on the control node and touches no host."""
 
     DOCUMENTATION = r"""
 options: {}
@@ -44,4 +44,21 @@ attributes:
     platforms: Linux
     support: full
     description: The systems that it runs on.
+"""
+
+    CONTROL = r"""
+options: {}
+attributes:
+  check_mode:
+    support: full
+    description: Whether it can say what it would change without changing anything.
+    details:
+      - It changes nothing, so that check mode makes no difference.
+  diff_mode:
+    support: N/A
+    description: Whether it returns what changes, or would change, when run with C(--diff).
+  platform:
+    platforms: posix
+    support: full
+    description: It runs on the control node.
 """

@@ -62,19 +62,8 @@ options:
     description: How often the inventory is read anew; V(0) for no schedule.
     type: int
     default: 15
-attributes:
-  check_mode:
-    support: full
-    description: It changes nothing.
-  diff_mode:
-    support: none
-    description: It changes nothing.
-  platform:
-    support: full
-    description: Runs on the control node.
-    platforms: posix
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
+  - kvmfleet.core.attributes.control
 """
 
 EXAMPLES = r"""

@@ -32,19 +32,8 @@ options:
       - Name of the variable in which the result of this very task was registered, to hand on as data what has failed.
       - A task that fails sets no statistics. Put a second one with this option into C(always), after the first; it does nothing where the first went well.
     type: str
-attributes:
-  check_mode:
-    support: full
-    description: It changes nothing.
-  diff_mode:
-    support: none
-    description: It changes nothing.
-  platform:
-    support: full
-    description: Runs on the control node.
-    platforms: posix
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
+  - kvmfleet.core.attributes.control
 notes:
   - The variables are documented with the role P(kvmfleet.core.vm#role).
 requirements:

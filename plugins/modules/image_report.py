@@ -26,19 +26,8 @@ options:
     description: Whether images of the catalog that nothing needs count as unused too.
     type: bool
     default: false
-attributes:
-  check_mode:
-    support: full
-    description: It changes nothing.
-  diff_mode:
-    support: none
-    description: It changes nothing.
-  platform:
-    support: full
-    description: Runs on the control node.
-    platforms: posix
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
+  - kvmfleet.core.attributes.control
 seealso:
   - module: kvmfleet.core.base_image_info
 """

@@ -52,15 +52,8 @@ attributes:
   check_mode:
     support: full
     description: Decides as a real run would at this moment.
-  diff_mode:
-    support: none
-    description: It changes nothing.
-  platform:
-    support: full
-    description: Runs on the control node.
-    platforms: posix
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
+  - kvmfleet.core.attributes.control
 notes:
   - How it is decided is told in docs/events.md.
 seealso:

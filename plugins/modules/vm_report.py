@@ -36,15 +36,8 @@ attributes:
   check_mode:
     support: full
     description: Says what would be done.
-  diff_mode:
-    support: none
-    description: It changes nothing.
-  platform:
-    support: full
-    description: Runs on the control node.
-    platforms: posix
 extends_documentation_fragment:
-  - ansible.builtin.action_common_attributes
+  - kvmfleet.core.attributes.control
 seealso:
   - module: kvmfleet.core.vm_request
 """
