@@ -18,7 +18,8 @@ from ansible_collections.kvmfleet.core.tests.awx.fake_awx import TOKEN, FakeAwx
 from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BIN, ROOT
 
 INVENTORY = {"kvm_hosts": {"hosts": {"kvm1": {"kvm_zone": "east"}, "kvm2": {"kvm_zone": "west"}}, "vars": {
-    "kvmfleet_images": {"debian:12": {"default_user": "debian"}}, "kvmfleet_flavors": {"small": {"vcpus": 1, "memory": "1GiB"}},
+    "kvmfleet_images": {"debian:12": {"default_user": "debian"}}, "kvmfleet_shipped_images": False,
+    "kvmfleet_flavors": {"small": {"vcpus": 1, "memory": "1GiB"}},
     "kvmfleet_networks": {"default": {}}, "kvmfleet_groups": {"red": {}}}}}
 GIVEN = {"awx_configure_project_url": "https://git.example.org/fleet.git", "awx_configure_ee_image": "registry.example.org/ee:1",
          "awx_configure_ssh_key": "PRIVATE KEY", "awx_configure_known_hosts": "kvm1 ssh-ed25519 AAAA",
