@@ -31,6 +31,9 @@ class ActionModule(FleetAction):
             stocks = {host.name: self.registered(host.name, args["results"]) for host in self.hosts()}
             notes: List[str] = []
             catalog = _image_report.volumes_of(self.own_catalogs(), notes)
+            if notes and args["confirm"] is not None and not args["all"]:
+                raise SpecError("base_image_confirm", args["confirm"], "the catalog has faults, so it is not known what it offers: " + notes[0],
+                                "Correct it first")
             report = _image_report.compose(stocks, catalog, args["all"], args["confirm"], bool(self._task.check_mode))
         except SpecError as exc:
             return dict(result, failed=True, msg=str(exc), reason=exc.code)

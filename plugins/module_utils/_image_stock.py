@@ -15,6 +15,11 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecErr
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool
 
 
+def _shared(pool: Pool) -> Optional[str]:
+    """Why this host alone cannot tell that nothing needs an image, or None."""
+    return "pool {0} is on a file server, and disks of other hosts may lie on it".format(pool.name) if pool.type == "netfs" else None
+
+
 def stock(conn: Any, pool: Pool) -> List[Dict[str, Any]]:
     """The images of a pool by name, each with C(needed): why it cannot be removed, or None. Neither disks nor ISOs nor files of others are among them."""
     pool.refresh_if_possible()
@@ -24,7 +29,8 @@ def stock(conn: Any, pool: Pool) -> List[Dict[str, Any]]:
         name = handle.name()
         if is_image_volume(name):
             path = pool.path_of(name)
-            found.append({"volume": name, "pool": pool.name, "volume_path": path, "size_bytes": handle.info()[2], "needed": usage.why_needed(path)})
+            found.append({"volume": name, "pool": pool.name, "volume_path": path, "size_bytes": handle.info()[2],
+                          "needed": usage.why_needed(path) or _shared(pool)})
     return sorted(found, key=lambda item: str(item["volume"]))
 
 
@@ -43,7 +49,7 @@ def remove(conn: Any, uri: str, pool: Pool, image: Image, check: bool) -> Dict[s
     if present:
         with _admission.host_lock(uri):
             building = _claimed(conn, image.name)
-            reason = "VM {0} is being made of it".format(building) if building else _volumes.usage(conn).why_needed(path)
+            reason = "VM {0} is being made of it".format(building) if building else _volumes.usage(conn).why_needed(path) or _shared(pool)
             if reason:
                 raise SpecError("name", image.name, "volume {0} of pool {1} cannot be removed: {2}".format(volume, pool.name, reason),
                                 "Delete what needs it first", "image_in_use")

@@ -21,7 +21,7 @@ def volumes_of(catalogs: Catalogs, notes: List[str]) -> Dict[str, str]:
     for name in catalogs.names("kvmfleet_images"):
         try:
             entry = catalogs.entry("kvmfleet_images", name)
-            if entry.get("source"):
+            if entry.get("source") or entry.get("volume"):
                 found[image_volume_name(name, entry)] = name
         except SpecError as exc:
             notes.append(str(exc))

@@ -57,5 +57,5 @@ def test_a_host_that_cannot_be_asked_is_named_and_does_not_stop_the_others():
 def test_faults_of_the_catalog_are_told():
     notes = []
     found = volumes_of(Catalogs({"kvmfleet_images": {"a:1": {"source": "build"}, "b:1": {"source": "url"}, "c:1": {"volume": "c.qcow2"}}}), notes)
-    assert list(found.values()) == ["a:1"]
+    assert list(found.values()) == ["a:1", "c:1"]
     assert len(notes) == 1 and "url" in notes[0]
