@@ -30,8 +30,10 @@ class ActionModule(FleetAction):
             objects = self._objects({key: value for key, value in args.items() if value is not None})
         except SpecError as exc:
             return dict(result, failed=True, msg=str(exc), reason=exc.code)
-        # The one thing in it that nobody may see; no_log on it all would hide what is configured.
-        return dict(result, objects=objects, files={kind: _awx.as_file(kind, listed) for kind, listed in objects.items()})
+        # Callbacks and AWX keep whole results, whatever of them is shown.
+        secret = any(item.get("inputs") for item in objects["controller_credentials"]) or any(
+            item.get("notification_configuration") for item in objects["controller_notifications"])
+        return dict(result, objects=objects, files={kind: _awx.as_file(kind, listed) for kind, listed in objects.items()}, _ansible_no_log=secret)
 
     def _objects(self, args: Dict[str, Any]) -> Dict[str, List[Dict[str, Any]]]:
         given = {kind: self.value(kind) for kind in _awx.KINDS if kind in self._vars}

@@ -74,7 +74,7 @@ def test_awx_is_made_so_once(awx, configure):
 def test_files_are_enough(awx, configure, tmp_path):
     """The variable files alone make AWX so: with our role, or with any tool that reads such files."""
     folder = tmp_path / "awx"
-    configure(awx_configure_apply=False, awx_configure_dir=str(folder), **GIVEN)
+    configure("-v", awx_configure_apply=False, awx_configure_dir=str(folder), **GIVEN)
     assert awx.writes == 0 and sorted(path.stem for path in folder.iterdir()) == sorted(_awx.KINDS)
     assert "PRIVATE" not in "".join(path.read_text() for path in folder.iterdir())
     # Two templates stand for all of them: each takes awx.awx a second.
