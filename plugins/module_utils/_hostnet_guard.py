@@ -22,6 +22,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 FOLDER = "/var/lib/kvmfleet/network"
+SWITCHES = "/etc/openvswitch/conf.db"
 BOOT_UNIT = "kvmfleet-network-undo.service"
 BOOT_UNIT_PATH = "/etc/systemd/system/" + BOOT_UNIT
 BOOT_UNIT_LINK = "/etc/systemd/system/sysinit.target.wants/" + BOOT_UNIT
@@ -329,10 +330,19 @@ class Guard:
         if self.state().get("phase", "confirmed") not in FINAL:
             self.enter("undoing", reason="the host was restarted before the change was confirmed")
             self.restore()
+            self.restore_database()
             for step in self.change["boot"]:
                 self.step(step, strict=False)
             self.enter("undone")
         disarm_boot()
+
+    def restore_database(self) -> None:
+        """Open vSwitch's database as it was, before anybody serves it."""
+        path = os.path.realpath(SWITCHES)
+        if self.change["switches"] and os.path.exists(path):
+            status = os.stat(path)
+            with open(os.path.join(self.folder, self.change["switches"]), "rb") as file:
+                write_file(path, file.read(), status.st_mode & 0o7777, (status.st_uid, status.st_gid))
 
     # --- there
 

@@ -107,13 +107,19 @@ def session_age() -> Optional[float]:
 
 
 def management_links(links: Mapping[str, Mapping[str, Any]], routes: Mapping[str, Sequence[str]], address: str) -> Tuple[str, ...]:
-    """The link that has the address by which the host is reached; where that is not known, those with a default route."""
+    """The link that has the address by which the host is reached; where that is not known, those with a default route. Raises FleetError."""
     plain = address.partition("%")[0]
     if plain:
-        ip = ipaddress.ip_address(plain)
+        try:
+            ip = ipaddress.ip_address(plain)
+        except ValueError:
+            raise FleetError("host_network_management_address {0} is not an IP address. Give the address by which the host is reached".format(plain),
+                             "invalid_value") from None
         mapped = getattr(ip, "ipv4_mapped", None)
         wanted = str(mapped or ip)
-        return tuple(sorted(name for name, link in links.items() if any(a.partition("/")[0] == wanted for a in link["addresses"])))
+        found = sorted(name for name, link in links.items() if any(a.partition("/")[0] == wanted for a in link["addresses"]))
+        if found:
+            return tuple(found)
     return tuple(sorted(default_gateways(routes)))
 
 
