@@ -49,6 +49,7 @@ FORWARD_BEFORE = STATE / "forwarding"
 POOL = ipaddress.ip_network("10.213.0.0/16")   # a lab takes a free /24 of it
 VM_POOL = "10.214"                             # the hosts' addresses for eth1, for those who want some
 LABEL = "kvmfleet.lab"
+MARK = "# The lab"                             # how the inventory of a lab begins
 REPOSITORY = "localhost/kvmfleet-lab"
 PATIENCE_S = 600.0                             # for hosts to boot; a busy machine takes long
 
@@ -355,6 +356,8 @@ class Lab:
             self.hosts = [Host("kvm{0}".format(n), suite, system, "{0}{1}".format(self.subnet.rpartition(".")[0] + ".", 10 + n),
                                "{0}.{1}.{2}/24".format(VM_POOL, third, 10 + n)) for n, (suite, system) in enumerate(wanted, 1)]
         if str(self.folder) not in self.folders:
+            if not of_a_lab(self.folder) and any((self.folder / name).exists() for name in ("hosts.yml", ".ssh")):
+                raise LabError("--folder {0}: has a hosts.yml or a .ssh that is not a lab's. Name an empty folder".format(self.folder))
             self.folders.append(str(self.folder))
         self.save()
 
@@ -514,8 +517,9 @@ class Lab:
     def write_folder(self) -> None:
         """What people and Ansible need to get in."""
         ssh = self.folder / ".ssh"
-        for folder in (self.folder, ssh):
-            folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(self.folder / "hosts.yml", inventory(self.name, self.hosts, ssh))  # first: it tells whose folder this is
+        ssh.mkdir(exist_ok=True)
         ssh.chmod(0o700)
         write(ssh / "id_ed25519", (self.state / "id_ed25519").read_text(encoding="utf-8"), 0o600)
         write(ssh / "id_ed25519.pub", (self.state / "id_ed25519.pub").read_text(encoding="utf-8"))
@@ -528,7 +532,6 @@ class Lab:
             ssh / "id_ed25519", ssh / "known_hosts")
         write(ssh / "known_hosts", known)
         write(ssh / "config", config)
-        write(self.folder / "hosts.yml", inventory(self.name, self.hosts, ssh))
         catalogs = self.folder / "group_vars" / "all.yml"
         if not catalogs.exists():  # people may have written theirs
             write(catalogs, (ROOT / "inventories" / "group_vars" / "all.yml").read_text(encoding="utf-8"))
@@ -606,16 +609,24 @@ def remove_container(name: str) -> None:
     podman("rm", "--force", "--ignore", "--time=0", "--volumes", name)
 
 
+def of_a_lab(folder: Path) -> bool:
+    """Whether write_folder has written to it."""
+    with contextlib.suppress(OSError):
+        return (folder / "hosts.yml").read_text(encoding="utf-8").startswith(MARK)
+    return False
+
+
 def clear_folder(folder: Path) -> None:
     """Remove what write_folder wrote. Files that somebody has added stay, and so do catalogs that somebody has changed."""
+    if not of_a_lab(folder):
+        return
     catalogs = folder / "group_vars" / "all.yml"
     with contextlib.suppress(FileNotFoundError):
         if catalogs.read_bytes() == (ROOT / "inventories" / "group_vars" / "all.yml").read_bytes():
             catalogs.unlink()
-    with contextlib.suppress(FileNotFoundError):
-        (folder / "hosts.yml").unlink()
     if (folder / ".ssh").is_dir():
         shutil.rmtree(folder / ".ssh")
+    (folder / "hosts.yml").unlink()
     for path in (folder / "group_vars", folder):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
@@ -676,7 +687,7 @@ def network_files(system: str, address: str, gateway: str, dns: Sequence[str]) -
 
 def inventory(name: str, hosts: Sequence[Host], ssh: Path) -> str:
     """The inventory of a lab: JSON is YAML too, but people read this."""
-    lines = ["# The lab '{0}', written by scripts/lab.sh up".format(name), "---", "kvm_hosts:", "  hosts:"]
+    lines = ["{0} '{1}', written by scripts/lab.sh up".format(MARK, name), "---", "kvm_hosts:", "  hosts:"]
     for host in hosts:
         lines += ["    {0}:".format(host.name), "      ansible_host: {0}".format(host.address), "      kvm_zone: {0}".format(host.name),
                   "      # free for the host's link for VM traffic, eth1", "      lab_vm_address: {0}".format(host.vm_address)]
