@@ -10,6 +10,7 @@ import hmac
 import http.server
 import json
 import os
+import random
 import socket
 import subprocess
 import threading
@@ -45,10 +46,12 @@ def until(wanted, why, alive=lambda: True):
 
 
 def free_port():
-    """A port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody has at this moment, and that nobody is given by chance in the next."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            port = random.randrange(20000, 32000)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Answer:
