@@ -226,8 +226,9 @@ def corrections(before: Mapping[str, Any], present: Mapping[str, Mapping[str, An
             calls.append(["ip", "link", "set", "dev", name] + (["master", old["master"]] if old["master"] else ["nomaster"]))
         if old["mtu"] and link["mtu"] != old["mtu"]:
             calls.append(["ip", "link", "set", "dev", name, "mtu", str(old["mtu"])])
-        if old["up"] and not link["up"]:
-            calls.append(["ip", "link", "set", "dev", name, "up"])
+        # A bridge or a switch's port is up as its system has it; a link that nobody had brought up is on no network
+        if old["up"] != link["up"] and (old["up"] or old["kind"] in ("physical", "veth")):
+            calls.append(["ip", "link", "set", "dev", name, "up" if old["up"] else "down"])
         for address, state in old["addresses"].items():
             if address not in link["addresses"]:
                 call = ["ip", "address", "replace", address, "dev", name]

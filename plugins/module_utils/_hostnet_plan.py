@@ -116,7 +116,9 @@ def _check_links(networks: Sequence[Network], observed: Mapping[str, Link]) -> N
                 raise SpecError(where, link, "is also a link of network {0}, and a link can be in one bridge only".format(untagged[link].name),
                                 "Use type: vlan for one of them, or another link", "link_in_use")
             untagged[link] = network
-            wanted = {network.bridge, network.bond.name if network.bond else network.bridge, "ovs-system"}
+            # A bridge of ours gives a link up in the same change; Open vSwitch would be asked for it before that
+            wanted = {network.bridge} if network.openvswitch else set(ours)
+            wanted |= {network.bond.name if network.bond else network.bridge, "ovs-system"}
             master = observed[link].master if link in observed else ""
             if master and master not in wanted:
                 raise SpecError(where, link, "is already a port of {0}".format(master), "Take it out there first, or name that bridge with bridge",

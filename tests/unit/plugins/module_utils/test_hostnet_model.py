@@ -87,6 +87,14 @@ def test_a_port_of_another_bridge_is_refused() -> None:
     assert plan([{"name": "a", "link": "eth5", "bridge": "br-theirs"}], links=links).device("br-theirs") is not None
 
 
+def test_a_link_goes_from_one_bridge_of_ours_to_another_in_one_change() -> None:
+    links = [replace(link, master="br-a") if link.name == "eth1" else link for link in LINKS] + [Link("br-a", "bridge")]
+    moved = plan([{"name": "a", "link": "eth2"}, {"name": "b", "link": "eth1"}], links=links)
+    assert {d.name: d.master for d in moved.devices if d.kind == "link"} == {"eth1": "br-b", "eth2": "br-a"}
+    with pytest.raises(SpecError, match="already a port of br-a"):
+        plan([{"name": "a", "link": "eth2"}, {"name": "b", "link": "eth1", "backend": "openvswitch"}], links=links)
+
+
 def test_management_moves_with_address_and_route_or_by_dhcp_or_when_told() -> None:
     assert plan([LAN]).device("eth0") is not None
     assert plan([{"name": "lan", "link": "eth0", "dhcp4": True}]).device("br-lan") is not None
