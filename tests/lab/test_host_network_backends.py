@@ -128,7 +128,7 @@ def put(lab, system, root):
     files = render(make_plan(KERNEL, LINKS, system))
     for path, (mode, text) in files.items():
         lab.ssh("kvm1", "install -D -m {0:o} /dev/stdin {1}{2}".format(mode, root, path), text=text)
-    return {path.rpartition("/")[2]: text for path, text in files.items()}
+    return {path.rpartition("/")[2]: text for path, (_mode, text) in files.items()}
 
 
 def sections(text):
@@ -156,12 +156,12 @@ def test_ifupdown_would_do_with_our_file_what_is_meant(workshop):
     (text,) = put(workshop, "ifupdown", "/tmp/ifupdown").values()
     file = "/tmp/ifupdown/etc/network/interfaces.d/60-kvmfleet"
     devices = re.findall(r"^auto (\S+)$", text, re.MULTILINE)
-    assert workshop.ssh("kvm1", "ifquery", "--list", "--all", "-i", file).stdout.split() == devices
+    assert workshop.ssh("kvm1", "ifquery", "--list", "--all", "-i", file).stdout.split() == ["lo"] + devices
     done = workshop.ssh("kvm1", "ifup", "--no-act", "--verbose", "--force", "--all", "-i", file)
     calls = done.stdout + done.stderr
-    for call in ("ip link add link lan4 name lan4.10 type vlan id 10", "ip link add link bond0 name bond0.20 type vlan id 20", "10.62.0.1/24"):
+    for call in ("ip link add link lan4 name lan4.10 type vlan id 10", "ip link add link bond0 name bond0.20 type vlan id 20", "ip addr add 10.62.0.1/"):
         assert call in calls, calls
-    assert not re.search("error|unknown|cannot|failed", calls, re.IGNORECASE), calls
+    assert not re.search(r"^ifup: (?!configuring)|:\d+: ", calls, re.MULTILINE), calls
     bond = workshop.ssh("kvm1", "ifquery", "-i", file, "bond0").stdout.splitlines()
     assert {"bond-slaves: lan0 lan1", "bond-mode: 802.3ad", "bond-lacp-rate: fast", "bond-xmit-hash-policy: layer3+4"} <= set(bond)
 
