@@ -128,7 +128,6 @@ def test_open_vswitch_is_compared_with_its_database() -> None:
 addresses = st.dictionaries(st.sampled_from(["192.0.2.1/24", "192.0.2.2/24", "10.0.0.1/8"]), st.just({"dynamic": False, "valid": 0, "preferred": 0}))
 one_link = st.fixed_dictionaries({"kind": st.just("bridge"), "data": st.just({}), "mac": st.sampled_from(["02:00:00:00:00:01", "02:00:00:00:00:02"]),
                                   "mtu": st.sampled_from([1400, 1500]), "master": st.sampled_from(["", "br0"]), "up": st.booleans(), "addresses": addresses})
-
 some_links = st.fixed_dictionaries({"eth0": one_link.map(lambda link: dict(link, kind="physical"))}, optional={"br0": one_link, "br1": one_link})
 
 
