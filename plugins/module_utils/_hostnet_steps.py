@@ -78,7 +78,8 @@ def _data(device: Device) -> Dict[str, Any]:
     if device.kind == "vlan":
         return {"id": network.vlan}
     if device.kind == "vxlan":
-        data: Dict[str, Any] = {"id": network.vni, "port": network.port, "peers": sorted(network.peers) if network.peers else [network.group]}
+        # neither peers nor a group: the only peer that was named is the host itself
+        data: Dict[str, Any] = {"id": network.vni, "port": network.port, "peers": sorted(network.peers or filter(None, [network.group]))}
         data.update({key: value for key, value in (("local" if ":" not in network.local else "local6", network.local),) if value})
         return data
     return {"mode": network.bond.mode} if device.kind == "bond" and network.bond is not None else {}

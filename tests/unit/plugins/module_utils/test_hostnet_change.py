@@ -125,6 +125,11 @@ def test_open_vswitch_is_compared_with_its_database() -> None:
     assert _hostnet_ovs.unmet(mine, {}), "nothing is there yet"
 
 
+def test_a_vxlan_whose_only_peer_is_the_host_itself_waits_for_no_peer() -> None:
+    alone = plan([{"name": "overlay", "type": "vxlan", "vni": 7, "peers": ["192.0.2.10"], "local": "192.0.2.10"}])
+    assert [item["data"]["peers"] for item in _hostnet_steps.expected(alone) if item.get("kind") == "vxlan"] == [[]]
+
+
 addresses = st.dictionaries(st.sampled_from(["192.0.2.1/24", "192.0.2.2/24", "10.0.0.1/8"]), st.just({"dynamic": False, "valid": 0, "preferred": 0}))
 one_link = st.fixed_dictionaries({"kind": st.just("bridge"), "data": st.just({}), "mac": st.sampled_from(["02:00:00:00:00:01", "02:00:00:00:00:02"]),
                                   "mtu": st.sampled_from([1400, 1500]), "master": st.sampled_from(["", "br0"]), "up": st.booleans(), "addresses": addresses})
