@@ -92,9 +92,13 @@ def test_busy(site, slow):
     """Another run works on the VM for longer than one wants to wait."""
     first = site.start([slow])
     site.until(lambda: copying(site))
-    for vms in ([slow], site.absent()):
-        result = site.run(vms, fails=True, lock_timeout=0)
-        assert (result["reason"], site.name() in result["msg"], result.get("changed", False)) == ("busy", True, False)
+    os.kill(first.pid, signal.SIGSTOP)  # or the copy could be done before the second one asks
+    try:
+        for vms in ([slow], site.absent()):
+            result = site.run(vms, fails=True, lock_timeout=0)
+            assert (result["reason"], site.name() in result["msg"], result.get("changed", False)) == ("busy", True, False)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
     assert first.wait()[1]["changed"]
     assert not site.run([slow])["changed"]
     site.run(site.absent())
