@@ -44,7 +44,7 @@ class PrivateLibvirt:
             # What libvirt found out about QEMU on this machine costs a second of CPU time to find out again.
             'cp -a /var/cache/libvirt/. "$root/var/cache/libvirt/"',
             """echo "host_uuid = '$(cat /proc/sys/kernel/random/uuid)'" >>"$root/etc/libvirt/libvirtd.conf\"""",
-            # libvirtd 9.0 crashes (NULL in virCgroupV1) when a VM is started while others on this machine, such as podman, change cgroups
+            # libvirtd 9.0 was seen to crash in its code for cgroups (NULL in virCgroupV1) when a VM was started; nothing here needs them
             'echo "cgroup_controllers = []" >>"$root/etc/libvirt/qemu.conf"',
             'for folder in "$@"; do mount --bind "$root$folder" "$folder"; done',
             "mkdir -p /etc/libvirt/qemu/networks /var/lib/libvirt/qemu /var/lib/libvirt/images",
