@@ -26,7 +26,7 @@ IMPORTED = {"libvirt": "libvirt-python", "libvirt_qemu": "libvirt-python", "neta
 WITH_CORE = {"ansible", "ansible_collections", "yaml", "jinja2", "markupsafe", "cryptography", "packaging"}
 OPTIONAL = {"numpy", "scipy"}
 LAB = "kfawxee"
-CHROOT = "/usr/sbin/chroot"  # not on the PATH that is inside
+UNSHARE = "/usr/bin/unshare"  # not on the PATH that is inside
 
 
 def packages(profile=None):
@@ -44,7 +44,13 @@ def run(*command, **options):
     """A command that has to succeed; what it says."""
     done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, **options)
     assert done.returncode == 0, done.stdout + done.stderr
+    sys.stderr.write(done.stderr)  # which pytest shows when the test fails
     return done.stdout
+
+
+def run_inside(root, *command, **options):
+    """The same in the environment, with a /proc of its own as in a container."""
+    return run(UNSHARE, "--mount", "--pid", "--fork", "--kill-child", "--root={0}".format(root), "--mount-proc", *command, **options)
 
 
 def test_ansible_builder_makes_a_context(tmp_path):
@@ -92,8 +98,8 @@ def root():
         tools = [ENVIRONMENT["dependencies"][name]["package_pip"] for name in ("ansible_core", "ansible_runner")]
         run(sys.executable, "-m", "pip", "wheel", "--wheel-dir", wheels, *tools, *listed)
         shutil.copytree(wheels, folder / "root" / "wheels")
-        run(CHROOT, folder / "root", "python3", "-m", "venv", "/opt/ee")
-        run(CHROOT, folder / "root", "/opt/ee/bin/pip", "install", "--no-index", "--find-links", "/wheels", *tools, *listed)
+        run_inside(folder / "root", "python3", "-m", "venv", "/opt/ee")
+        run_inside(folder / "root", "/opt/ee/bin/pip", "install", "--no-index", "--find-links", "/wheels", *tools, *listed)
         yield folder / "root"
     finally:
         shutil.rmtree(folder)
@@ -121,18 +127,18 @@ def test_the_fleet_runs_from_it(root, real_lab):
     shutil.copytree(ROOT, project, ignore=lambda _folder, names: [n for n in names if n.startswith((".", "tests", "docs", "lab"))], symlinks=True)
     paths = {"PATH": "/opt/ee/bin:/usr/bin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
     install = "cd /runner/project && exec ansible-galaxy collection install --offline -r requirements.yml -p /runner/collections"
-    run(CHROOT, root, "sh", "-c", install, env=paths)
+    run_inside(root, "sh", "-c", install, env=paths)
     (root / "runner" / "fleet.yml").write_text(yaml.safe_dump({"plugin": "kvmfleet.core.fleet", "timeout": 60, "hosts": {
         host: {"uri": "qemu+ssh://root@{0}/system".format(variables["ansible_host"]), "virt_type": "qemu"}}}))
-    key = {"ssh_key": (real_lab / "id_ed25519").read_text(), "known_hosts": (real_lab / "known_hosts").read_text()}
+    key = {"ssh_key": (real_lab / ".ssh" / "id_ed25519").read_text(), "known_hosts": (real_lab / ".ssh" / "known_hosts").read_text()}
     environment, injected = awx_rules.inject(_awx.CREDENTIAL_TYPES[0], key, root / "tmp")
     environment, injected = ({name: value.replace(str(root), "") for name, value in given.items()} for given in (environment, injected))
     env = dict(environment, **paths, ANSIBLE_COLLECTIONS_PATH="/runner/collections", ANSIBLE_HOST_KEY_CHECKING="False",
                ANSIBLE_INVENTORY_UNPARSED_FAILED="True", ANSIBLE_NOCOLOR="1")
-    frozen = json.loads(run(CHROOT, root, "ansible-inventory", "-i", "/runner/fleet.yml", "--list", "--export", env=env))
-    assert frozen["_meta"]["hostvars"][host]["kvm_status"] == "ok", frozen
+    frozen = json.loads(run_inside(root, "ansible-inventory", "-i", "/runner/fleet.yml", "--list", "--export", env=env))
+    assert frozen["_meta"]["hostvars"][host]["kvm_status"] == "ok", json.dumps(frozen)
     stranger = dict(env, KVMFLEET_SSH_KNOWN_HOSTS="/dev/null")
-    refused = json.loads(run(CHROOT, root, "ansible-inventory", "-i", "/runner/fleet.yml", "--list", "--export", env=stranger))
+    refused = json.loads(run_inside(root, "ansible-inventory", "-i", "/runner/fleet.yml", "--list", "--export", env=stranger))
     assert refused["_meta"]["hostvars"][host]["kvm_status"] == "unreachable", "a host whose key is not known"
     (root / "runner" / "hosts").write_text("#!/usr/bin/python3\nprint({0!r})\n".format(json.dumps(frozen)))
     (root / "runner" / "hosts").chmod(0o755)
@@ -140,6 +146,6 @@ def test_the_fleet_runs_from_it(root, real_lab):
     for playbook, word in (("create_vm", "created"), ("create_vm", "unchanged"), ("delete_vm", "deleted")):
         variables = {name: value for name, value in given.items() if playbook == "create_vm" or not name.startswith("vm_") or name == "vm_name"}
         (root / "runner" / "extravars").write_text(json.dumps(variables))
-        said = run(CHROOT, root, "ansible-playbook", "-i", "/runner/hosts", "/runner/project/playbooks/{0}.yml".format(playbook), "-e", "@/runner/extravars",
+        said = run_inside(root, "ansible-playbook", "-i", "/runner/hosts", "/runner/project/playbooks/{0}.yml".format(playbook), "-e", "@/runner/extravars",
                    env=env)
         assert "1 VM: 1 " + word in said, said
