@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
+from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata, _progress
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord, Policy, compute, pool_use
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size
@@ -40,19 +40,27 @@ def _open_lock(directory: str, name: str) -> int:
                          "group libvirt".format(directory, name, exc.strerror), "lock_failed") from exc
 
 
-def _retry(attempt: Callable[[], None], timeout_s: float, message: str, code: str) -> None:
-    """Try a non-blocking lock until it is had or the deadline has passed (flock knows no deadline of its own)."""
+def _retry(attempt: Callable[[], None], timeout_s: float, subject: str, message: str, code: str) -> None:
+    """Try a non-blocking lock until it is had or the deadline has passed (flock knows no deadline of its own).
+
+    :param subject: what is told to be waited for, where it has to be
+    """
     deadline = time.monotonic() + timeout_s
-    delay = 0.005
+    delay, waited = 0.005, False
     while True:
         try:
             attempt()
+            if waited:
+                _progress.say(subject, "the other run is out of the way", done=True)
             return
         except OSError as exc:
             if exc.errno not in (errno.EACCES, errno.EAGAIN):
                 raise FleetError("Locking failed: {0}".format(exc.strerror), "lock_failed") from exc
             if time.monotonic() >= deadline:
                 raise FleetError(message, code) from exc
+        if not waited:
+            waited = True
+            _progress.say(subject, "waiting for another run, {0:g} s at most".format(timeout_s))
         time.sleep(delay)
         delay = min(delay * 1.5, 0.1)
 
@@ -62,7 +70,7 @@ def host_lock(uri: str, timeout_s: float = HOST_LOCK_TIMEOUT_S) -> Iterator[None
     """The one lock of this machine, under which room is counted and given out. Raises FleetError C(host_busy) after C(timeout_s) seconds."""
     descriptor = _open_lock(lock_dir(uri), "lock")
     try:
-        _retry(lambda: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB), timeout_s,
+        _retry(lambda: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB), timeout_s, "this host's lock",
                "Another run has held this host's lock ({0}/lock) for {1:g} s".format(lock_dir(uri), timeout_s), "host_busy")
         yield
     finally:
@@ -85,7 +93,7 @@ def vm_locks(uri: str, names: Sequence[str], timeout_s: float) -> Iterator[None]
         for offset, name in sorted((int.from_bytes(hashlib.sha256(n.encode()).digest()[:7], "big"), n) for n in names):
             def attempt(offset: int = offset) -> None:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
-            _retry(attempt, max(0.0, deadline - time.monotonic()), "Another run is working on VM {0}; try again when it has ended".format(name), "busy")
+            _retry(attempt, max(0.0, deadline - time.monotonic()), name, "Another run is working on VM {0}; try again when it has ended".format(name), "busy")
         yield
     finally:
         os.close(descriptor)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, Optional
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _volume_job, _volumes
+from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _progress, _volume_job, _volumes
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import Policy, records
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, check_volume_name, parse_size
@@ -90,6 +90,7 @@ class DiskConverger:
             if check:
                 result["volume"] = after
                 return result
+            _progress.say(self.name, job.progress)
             if job.verb == "create" and job.clone == "overlay":
                 _volume_job.apply(job, self.conn)
         if job.verb != "create" or job.clone != "overlay":

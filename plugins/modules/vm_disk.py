@@ -18,6 +18,7 @@ author:
 extends_documentation_fragment:
   - kvmfleet.core.attributes
   - kvmfleet.core.connection
+  - kvmfleet.core.progress
   - kvmfleet.core.capacity
 options:
   name:
@@ -125,7 +126,7 @@ error:
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import CAPACITY_OPTIONS, policy_from_params  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._disk_module import DiskConverger  # noqa: E402
-from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import PROGRESS_ARGUMENT_SPEC, FleetModule  # noqa: E402
 
 
 def main() -> None:
@@ -135,7 +136,8 @@ def main() -> None:
             COMMON_ARGUMENT_SPEC, name={"type": "str", "required": True}, pool={"type": "str", "required": True}, size={"type": "str"},
             format={"type": "str", "choices": ["qcow2", "raw"]}, image={"type": "str"}, image_pool={"type": "str"},
             clone={"type": "str", "choices": ["overlay", "full"], "default": "overlay"},
-            state={"type": "str", "choices": ["present", "absent"], "default": "present"}, **CAPACITY_OPTIONS),
+            state={"type": "str", "choices": ["present", "absent"], "default": "present"}, **PROGRESS_ARGUMENT_SPEC,
+            **CAPACITY_OPTIONS),
         supports_check_mode=True)
     run_module(module, lambda conn: DiskConverger(conn, module.params["uri"], module.params, policy_from_params(module.params)).run(module.check_mode))
 

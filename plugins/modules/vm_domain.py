@@ -22,6 +22,7 @@ author:
 extends_documentation_fragment:
   - kvmfleet.core.attributes
   - kvmfleet.core.connection
+  - kvmfleet.core.progress
   - kvmfleet.core.vm
   - kvmfleet.core.capacity
 requirements:
@@ -113,13 +114,13 @@ error:
 from ansible_collections.kvmfleet.core.plugins.module_utils._arguments import domain_options  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import CAPACITY_OPTIONS  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC  # noqa: E402
-from ansible_collections.kvmfleet.core.plugins.module_utils._module import FleetModule  # noqa: E402
+from ansible_collections.kvmfleet.core.plugins.module_utils._module import PROGRESS_ARGUMENT_SPEC, FleetModule  # noqa: E402
 from ansible_collections.kvmfleet.core.plugins.module_utils._vm_module import run_one  # noqa: E402
 
 
 def main() -> None:
     """Entry point."""
-    module = FleetModule(argument_spec=dict(COMMON_ARGUMENT_SPEC, **domain_options(), **CAPACITY_OPTIONS), supports_check_mode=True)
+    module = FleetModule(argument_spec=dict(COMMON_ARGUMENT_SPEC, **PROGRESS_ARGUMENT_SPEC, **domain_options(), **CAPACITY_OPTIONS), supports_check_mode=True)
     run_one(module)
 
 
