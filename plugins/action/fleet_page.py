@@ -15,7 +15,7 @@ from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet_page, _fleet_report, _page_html, _variables
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import CheckedAction, hand_on
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._files import mode_of, read_text, write_text
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._keys import under_awx
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._last_run import utc
@@ -26,23 +26,13 @@ _NEW_MODE = 0o600
 _MOST_ARTIFACT = 512 << 10   # characters
 
 
-class ActionModule(FleetAction):
+class ActionModule(CheckedAction):
     """Reads what host_capacity and vm_info registered on each host; see plugins/modules/fleet_page.py for its documentation."""
 
-    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
-        result: Dict[str, Any] = super().run(tmp, task_vars)
-        result["changed"] = False
-        checked, args = self.validate_argument_spec(argument_spec={
-            "results": {"type": "str", "default": "vm_result"}, "infos": {"type": "str", "default": "vm_found"}})
-        try:
-            self.start(task_vars or {})
-            _variables.refuse_unknown(load_extra_vars(self._loader))
-            self._write(result, args)
-        except SpecError as exc:
-            result.update(failed=True, msg=str(exc), reason=exc.code)
-        return result
+    ARGUMENTS = {"results": {"type": "str", "default": "vm_result"}, "infos": {"type": "str", "default": "vm_found"}}
 
-    def _write(self, result: Dict[str, Any], args: Mapping[str, Any]) -> None:
+    def work(self, args: Mapping[str, Any]) -> Dict[str, Any]:
+        _variables.refuse_unknown(load_extra_vars(self._loader))
         values, hosts = self.values("fleet_page"), self.hosts()
         path, mode = self._path(values), mode_of("fleet_page_mode", values["fleet_page_mode"])
         last_run = self._last_run(values)
@@ -53,17 +43,15 @@ class ActionModule(FleetAction):
         report = _fleet_report.compose("capacity", fleet)
         if report.failure:
             display.display("\n".join([""] + report.lines + [""]))
-            result.update(failed=True, msg="{0} {1}".format(report.failure, "The page is left as it was" if before is not None else "No page was written"),
-                          reason=report.reason)
-            return
+            return {"failed": True, "reason": report.reason,
+                    "msg": "{0} {1}".format(report.failure, "The page is left as it was" if before is not None else "No page was written")}
         infos = {host.name: self.registered(host.name, args["infos"]) for host in hosts}
         page = _fleet_page.page_of(fleet, report, infos, values["fleet_page_title"], last_run)
         now = utc(datetime.datetime.now(datetime.timezone.utc))
         html = _page_html.render(page, now)
         # A page on which only the time and what is really used are others is written all the same: it says how fresh it is.
-        result["changed"] = _page_html.print_of(before or "") != _page_html.print_of(html)
-        if write_text("fleet_page_path", path, html, mode, _NEW_MODE, self._task.check_mode):
-            result["changed"] = True
+        written = write_text("fleet_page_path", path, html, mode, _NEW_MODE, self._task.check_mode)
+        result: Dict[str, Any] = {"path": path, "changed": written or _page_html.print_of(before or "") != _page_html.print_of(html)}
         if self._task.diff and result["changed"]:
             result["diff"] = {"before_header": path, "after_header": path, "before": _listed(before), "after": _listed(html)}
         data = dict({key: report.data[key] for key in ("unreachable", "notes")}, verb="fleet_page", path=path, time=now)
@@ -76,7 +64,7 @@ class ActionModule(FleetAction):
             else:
                 told.append("The page is not handed on as data: it has {0} KiB, more than {1}".format(len(html) >> 10, _MOST_ARTIFACT >> 10))
         display.display("\n".join([""] + told + [""]))
-        result.update(path=path, ansible_stats={"data": {"kvmfleet": data}, "per_host": False, "aggregate": False})
+        return hand_on(result, data)
 
     def _path(self, values: Mapping[str, Any]) -> str:
         path = str(values["fleet_page_path"] or "").strip()

@@ -4,7 +4,6 @@
 """Placement at run time: from what every host has just said to what each has to do, round by round until it is settled."""
 from __future__ import annotations
 
-import copy
 import random
 import secrets
 import time
@@ -16,7 +15,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters i
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Plan
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _placement_report, _request, _settle
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import PlanAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import (
     Context, FleetPlan, State, Wish, holders, plan_requests, still_holds, without_claims)
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import user_message
@@ -31,36 +30,25 @@ _SILENCES = 1        # readings in a row that a host may miss while it may hold 
 _PAUSE_S = 0.5       # before one looks again, where nothing can be done but wait for another run
 
 
-class ActionModule(FleetAction):
+class ActionModule(PlanAction):
     """See plugins/modules/place.py for its documentation."""
 
-    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
-        result: Dict[str, Any] = super().run(tmp, task_vars)
+    ARGUMENTS = {
+        "step": {"type": "str", "required": True, "choices": list(STEPS)},
+        "plan": {"type": "str", "default": "vm_plan"},
+        "capacity": {"type": "str", "default": "vm_capacity"},
+        "seen": {"type": "str", "default": "vm_seen"},
+        "claimed": {"type": "str", "default": "vm_claim"},
+        "results": {"type": "str", "default": "vm_result"},
+    }
+
+    def step(self, name: str, plan: Dict[str, Any]) -> Dict[str, Any]:
         try:
-            self.start(task_vars or {})
+            return {"plan": self._first, "settle": self._after_claims, "undo": self._undo}[name](plan)
         except SpecError as exc:
-            return dict(result, failed=True, msg=str(exc), reason=exc.code)
-        checked, args = self.validate_argument_spec(argument_spec={
-            "step": {"type": "str", "required": True, "choices": list(STEPS)},
-            "plan": {"type": "str", "default": "vm_plan"},
-            "capacity": {"type": "str", "default": "vm_capacity"},
-            "seen": {"type": "str", "default": "vm_seen"},
-            "claimed": {"type": "str", "default": "vm_claim"},
-            "results": {"type": "str", "default": "vm_result"},
-        })
-        self.args: Mapping[str, Any] = args
-        plan = copy.deepcopy({k: v for k, v in self._vars[args["plan"]].items() if k not in ("failed", "changed", "skipped", "warnings")})
-        try:
-            result.update({"plan": self._first, "settle": self._after_claims, "undo": self._undo}[args["step"]](plan))
-        except SpecError as exc:
-            if args["step"] == "settle":
-                result.update(self._give_up(plan, {}, str(exc), exc.code))  # what is claimed already is taken back first
-            else:
-                result.update(failed=True, msg=str(exc), reason=exc.code)
-        if plan.get("secret") and not result.get("failed"):
-            result["_ansible_no_log"] = True
-        result["changed"] = False
-        return result
+            if name != "settle":
+                raise
+            return self._give_up(plan, {}, str(exc), exc.code)  # what is claimed already is taken back first
 
     # -- what the hosts said -------------------------------------------------------------------------------------------------------------
 

@@ -4,14 +4,13 @@
 """Scale a set: what is to be done, whether another run was faster, and how it ended."""
 from __future__ import annotations
 
-import copy
 import os
 import secrets
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys, _request, _scaling
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import PlanAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import wish_of
@@ -21,40 +20,25 @@ STEPS = ("decide", "compare", "begun", "ended")
 _MOST_ROUNDS = 10
 # The first member has been scaled, deleted, or taken in hand by another run: what was decided no longer holds.
 _AGAIN = ("scaled_meanwhile", "unknown_vm", "busy")
-
-
 # Of what is given, what the first member is compared by as well; besides what goes into the seed.
 _KEPT = ("vm_name", "vm_group", "vm_namespace", "vm_key_dir", "vm_shutdown_timeout")
 
 
-class ActionModule(FleetAction):
+class ActionModule(PlanAction):
     """See plugins/modules/scale.py for its documentation."""
 
-    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
-        result: Dict[str, Any] = super().run(tmp, task_vars)
-        try:
-            self.start(task_vars or {})
-        except SpecError as exc:
-            return dict(result, failed=True, msg=str(exc), reason=exc.code)
-        checked, args = self.validate_argument_spec(argument_spec={
-            "step": {"type": "str", "required": True, "choices": list(STEPS)},
-            "plan": {"type": "str", "default": "vm_plan"},
-            "found": {"type": "str", "default": "vm_found"},
-            "compared": {"type": "str", "default": "vm_like"},
-            "noted": {"type": "str", "default": "vm_noted"},
-            "results": {"type": "str", "default": "vm_result"},
-            "undone": {"type": "str", "default": "vm_undo"},
-        })
-        self.args: Mapping[str, Any] = args
-        plan = copy.deepcopy({k: v for k, v in self._vars[args["plan"]].items() if k not in ("failed", "changed", "skipped", "warnings")})
-        try:
-            result.update({"decide": self._decide, "compare": self._compare, "begun": self._begun, "ended": self._ended}[args["step"]](plan))
-        except SpecError as exc:
-            result.update(failed=True, msg=str(exc), reason=exc.code)
-        if plan.get("secret") and not result.get("failed"):
-            result["_ansible_no_log"] = True
-        result["changed"] = False
-        return result
+    ARGUMENTS = {
+        "step": {"type": "str", "required": True, "choices": list(STEPS)},
+        "plan": {"type": "str", "default": "vm_plan"},
+        "found": {"type": "str", "default": "vm_found"},
+        "compared": {"type": "str", "default": "vm_like"},
+        "noted": {"type": "str", "default": "vm_noted"},
+        "results": {"type": "str", "default": "vm_result"},
+        "undone": {"type": "str", "default": "vm_undo"},
+    }
+
+    def step(self, name: str, plan: Dict[str, Any]) -> Dict[str, Any]:
+        return {"decide": self._decide, "compare": self._compare, "begun": self._begun, "ended": self._ended}[name](plan)
 
     # -- what is there, and what is to be done ---------------------------------------------------------------------------------------------
 

@@ -12,32 +12,20 @@ from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _request, _scaling, _variables
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import FleetAction
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import CheckedAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish
 
 VERBS = ("create", "converge", "scale", "delete", "power", "list")
 
 
-class ActionModule(FleetAction):
+class ActionModule(CheckedAction):
     """Turns variables into what the modules on the hosts get; see plugins/modules/vm_request.py for its documentation."""
 
-    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
-        result: Dict[str, Any] = super().run(tmp, task_vars)
-        try:
-            self.start(task_vars or {})
-        except SpecError as exc:
-            return dict(result, failed=True, msg=str(exc), reason=exc.code)
-        checked, args = self.validate_argument_spec(argument_spec={
-            "verb": {"type": "str", "required": True, "choices": list(VERBS)},
-            "found": {"type": "str"},
-        })
-        try:
-            result.update(self._plan(args["verb"], args["found"]))
-        except SpecError as exc:
-            result.update(failed=True, msg=str(exc), reason=exc.code)
-        result["changed"] = False
-        return result
+    ARGUMENTS = {"verb": {"type": "str", "required": True, "choices": list(VERBS)}, "found": {"type": "str"}}
+
+    def work(self, args: Mapping[str, Any]) -> Dict[str, Any]:
+        return self._plan(args["verb"], args["found"])
 
     def _found(self, variable: str, host: str) -> List[Mapping[str, Any]]:
         looked = self._vars["hostvars"][host].get(variable) or {}

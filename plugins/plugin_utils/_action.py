@@ -4,6 +4,7 @@
 """What the action plugins share: the variables of the run, the hosts of the inventory, the catalogs, the keys."""
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import os
@@ -167,3 +168,37 @@ class FleetAction(ActionBase):
             self.last_keys = self.keys(values, _request.image_of(values, catalogs))
             made.append(wish_of(values, catalogs, hosts, self.last_keys))
         return made
+
+
+class CheckedAction(FleetAction):
+    """The frame of most of them: arguments are checked, a refusal becomes the task's failure, and nothing counts as changed unless C(work) says so."""
+
+    ARGUMENTS: Dict[str, Any] = {}
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+        result: Dict[str, Any] = dict(super().run(tmp, task_vars), changed=False)
+        checked, args = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+        try:
+            self.start(task_vars or {})
+            result.update(self.work(args))
+        except SpecError as exc:
+            result.update(failed=True, msg=str(exc), reason=exc.code)
+        return result
+
+    def work(self, args: Mapping[str, Any]) -> Dict[str, Any]:
+        """The result's keys. Raises SpecError."""
+        raise NotImplementedError
+
+
+class PlanAction(CheckedAction):
+    """An action that takes the plan of the run one C(step) further. The plan is a variable that is named by the argument C(plan)."""
+
+    def work(self, args: Mapping[str, Any]) -> Dict[str, Any]:
+        self.args = args
+        plan = copy.deepcopy({k: v for k, v in self._vars[args["plan"]].items() if k not in ("failed", "changed", "skipped", "warnings")})
+        done = self.step(str(args["step"]), plan)
+        return dict(done, _ansible_no_log=True) if plan.get("secret") else done
+
+    def step(self, name: str, plan: Dict[str, Any]) -> Dict[str, Any]:
+        """What the next tasks are to see as the plan, or what the step is asked for. Raises SpecError."""
+        raise NotImplementedError
