@@ -56,6 +56,9 @@ class Session:
 @pytest.fixture
 def session(tmp_path):
     opened = Session(tmp_path)
+    status = subprocess.run([str(opened.checkout / "scripts" / "lab.sh"), "status"], env=dict(os.environ, KVMFLEET_LAB=LAB), stdin=subprocess.DEVNULL,
+                            check=False, capture_output=True, text=True, timeout=300)
+    assert status.stdout == "There is no lab '{0}'\n".format(LAB), "what the page says would be done to a lab of somebody else"
     yield opened
     opened.close()
 
