@@ -16,12 +16,12 @@ description:
   - Of the tasks in this collection's own playbooks and roles only those are shown that change something, fail, print something of their own, or take longer
     than a second. Other tasks are shown as usual.
   - With C(-v) everything is shown as by P(ansible.builtin.default#callback), and the last words are the same.
-  - Colours are used where Ansible uses them, which is not without a terminal, with E(NO_COLOR) or with E(ANSIBLE_NOCOLOR).
+  - Colours are used where Ansible uses them, which is not without a terminal, with C(NO_COLOR) or with C(ANSIBLE_NOCOLOR).
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
 requirements:
-  - Set it as C(stdout_callback) in C(ansible.cfg), or E(ANSIBLE_STDOUT_CALLBACK=kvmfleet.core.plain).
+  - Set it as C(stdout_callback) in C(ansible.cfg), or the environment variable C(ANSIBLE_STDOUT_CALLBACK=kvmfleet.core.plain).
 """
 
 import os

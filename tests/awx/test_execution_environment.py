@@ -172,5 +172,5 @@ def test_the_fleet_runs_from_it(root, real_lab):
         variables = {name: value for name, value in given.items() if playbook == "create_vm" or not name.startswith("vm_") or name == "vm_name"}
         (root / "runner" / "extravars").write_text(json.dumps(variables))
         said = run_inside(root, "ansible-playbook", "-i", "/runner/hosts", "/runner/project/playbooks/{0}.yml".format(playbook), "-e", "@/runner/extravars",
-                   env=env)
+                          env=env)
         assert "1 VM: 1 " + word in said, said
