@@ -28,7 +28,7 @@ import os
 import sys
 import textwrap
 import threading
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
@@ -60,14 +60,14 @@ def failure_text(data: Mapping[str, Any]) -> str:
     return plain(text)
 
 
-def last_words(failed: Mapping[str, str], columns: Optional[int] = None) -> List[str]:
+def last_words(failed: Iterable[Tuple[str, str]], columns: Optional[int] = None) -> List[str]:
     """Paragraphs that say what failed where, one for all hosts of which the same is to be said.
 
-    :param failed: text by host; under an empty name what was said for all hosts at once
+    :param failed: hosts and texts; with an empty name what was said for all hosts at once
     :param columns: the width of the terminal; None where there is none, so that whoever reads a log can search in it
     """
     texts: Dict[str, List[str]] = {}
-    for host, text in failed.items():
+    for host, text in failed:
         texts.setdefault(text, []).append(host)
     paragraphs = [text if hosts == [""] else "{0}: {1}".format(who([host for host in hosts if host]), text) for text, hosts in texts.items()]
     if len(paragraphs) > _MOST_TEXTS:
@@ -93,7 +93,7 @@ class CallbackModule(Default):
 
     def __init__(self) -> None:
         super().__init__()
-        self._failed: Dict[str, str] = {}
+        self._failed: Dict[str, Tuple[str, str]] = {}  # by host how it is called in the last words, and why
         self._unsaid: Dict[str, str] = {}  # hosts that did not answer, as long as no report of ours has named them
         self._lines = 0                    # of failures of the present task
         self._lock = threading.RLock()
@@ -194,7 +194,7 @@ class CallbackModule(Default):
                 # It tells what has become of all hosts.
                 self._failed.clear()
                 self._unsaid.clear()
-            self._failed["" if for_all else self.host_label(result)] = text
+            self._failed[result._host.get_name()] = ("" if for_all else self.host_label(result), text)
         if self._display.verbosity:
             super().v2_runner_on_failed(result, ignore_errors)
             return
@@ -213,7 +213,7 @@ class CallbackModule(Default):
     def v2_runner_on_unreachable(self, result: Any) -> None:
         text, ignored = failure_text(result._result), bool(result._task.ignore_unreachable)
         if not ignored:
-            self._failed[self.host_label(result)] = "The host is unreachable: " + text
+            self._failed[result._host.get_name()] = (self.host_label(result), "The host is unreachable: " + text)
         if self._display.verbosity:
             super().v2_runner_on_unreachable(result)
         elif ignored and _is_ours(result._task):
@@ -226,9 +226,8 @@ class CallbackModule(Default):
         for host, text in self._unsaid.items():
             self._display.display("{0}: unreachable: {1}".format(host, text), color=C.COLOR_UNREACHABLE)
         super().v2_playbook_on_stats(stats)
-        summaries = [stats.summarize(host) for host in stats.processed]
+        summaries = {host: stats.summarize(host) for host in self._failed}
         # What was rescued has not failed.
-        if self._failed and any(summary["failures"] or summary["unreachable"] for summary in summaries):
-            columns = self._display.columns if sys.stdout.isatty() else None
-            for paragraph in last_words(self._failed, columns):
-                self._display.display(paragraph, color=C.COLOR_ERROR)
+        failed = [self._failed[host] for host, summary in summaries.items() if summary["failures"] or summary["unreachable"]]
+        for paragraph in last_words(failed, self._display.columns if sys.stdout.isatty() else None):
+            self._display.display(paragraph, color=C.COLOR_ERROR)

@@ -36,13 +36,13 @@ def test_the_text_of_a_failure(data, text) -> None:
 
 def test_hosts_that_failed_alike_are_told_together() -> None:
     hosts = {"kvm{0}".format(number): "refused" for number in range(50)}
-    assert plain.last_words(dict(hosts, other="burnt")) == ["FAILED: kvm0, kvm1, kvm2 and 47 more: refused", "other: burnt"]
-    assert plain.last_words({"": "vm_name: is missing."}) == ["FAILED: vm_name: is missing."]
-    assert plain.last_words({str(number): str(number) for number in range(40)})[-1] == "... and 30 more like these"
-    assert plain.last_words({}) == []
+    assert plain.last_words([*hosts.items(), ("other", "burnt")]) == ["FAILED: kvm0, kvm1, kvm2 and 47 more: refused", "other: burnt"]
+    assert plain.last_words([("", "vm_name: is missing."), ("", "full")]) == ["FAILED: vm_name: is missing.", "full"]
+    assert plain.last_words([(str(number), str(number)) for number in range(40)])[-1] == "... and 30 more like these"
+    assert plain.last_words([]) == []
 
 
-@given(st.dictionaries(st.text("ab1", max_size=4), st.text("word \u0430.", min_size=1, max_size=300), min_size=1, max_size=15), st.integers(20, 200))
+@given(st.lists(st.tuples(st.text("ab1", max_size=4), st.text("word \u0430.", min_size=1, max_size=300)), min_size=1, max_size=15), st.integers(20, 200))
 def test_wrapping_loses_no_word(failed, columns) -> None:
     wrapped = plain.last_words(failed, columns)
     assert [text.split() for text in wrapped] == [text.split() for text in plain.last_words(failed)]
@@ -135,7 +135,7 @@ def test_failures_have_a_line_each_and_the_last_word(screen, monkeypatch) -> Non
     assert lines[1].startswith("kvm0: FAILED: burnt x") and lines[1].endswith(" ...") and len(lines[1]) == 300
     assert len(lines) == 1 + 10 + 1 + 1 and lines[-2] == "... and 20 more"
     assert not [line for line in lines if "{" in line or "Traceback" in line]
-    last = end(screen, monkeypatch, kvm0=1)
+    last = end(screen, monkeypatch, **{"kvm{0}".format(number): 1 for number in range(30)})
     assert last == ["RECAP", "FAILED: kvm0, kvm1, kvm2 and 27 more: burnt " + "x" * 500]
 
 
@@ -145,7 +145,8 @@ def test_what_is_ignored_or_rescued_is_no_last_word(screen, monkeypatch) -> None
     callback.v2_runner_on_failed(result(task, msg="maybe"), ignore_errors=True)
     assert lines[-1] == "kvm1: FAILED: maybe (ignored)"
     callback.v2_runner_on_failed(result(task, msg="rescued"))
-    assert end(screen, monkeypatch, kvm1=0) == ["RECAP"]
+    callback.v2_runner_on_failed(result(task, "kvm2", msg="burnt"))
+    assert end(screen, monkeypatch, kvm1=0, kvm2=1) == ["RECAP", "FAILED: kvm2: burnt"]
 
 
 @pytest.mark.parametrize("reported", [True, False])
