@@ -208,7 +208,8 @@ class CallbackModule(Default):
             super().v2_runner_item_on_failed(result)
             return
         self._handle_warnings(result._result)
-        self._line(result, "FAILED with {0}".format(plain(self._get_item_label(result._result))), failure_text(result._result), False, C.COLOR_ERROR)
+        self._line(result, "FAILED with {0}".format(plain(self._get_item_label(result._result))), failure_text(result._result),
+                   result._task.ignore_errors is True, C.COLOR_ERROR)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         text, ignored = failure_text(result._result), bool(result._task.ignore_unreachable)

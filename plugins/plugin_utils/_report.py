@@ -23,6 +23,7 @@ _DATA = ("name", "uuid", "state", "address", "addresses", "vcpus", "max_vcpus", 
          "managed", "reason", "msg")
 _MOST_GROUPS = 10
 _NAMED = 3  # of many names
+_EXCERPT = " The error appears to be in '"
 _WRAPPED = re.compile(r"^(?:(?:Task|Action|Module) failed: )+")
 
 
@@ -197,8 +198,8 @@ def _scaled(context: Context, scaling: Mapping[str, Any], failed: bool) -> str:
 
 
 def plain_message(text: Any) -> str:
-    """A message in one line, without what ansible-core 2.19 puts before each."""
-    return _WRAPPED.sub("", " ".join(str(text).split()))
+    """A message in one line, without what ansible-core 2.19 puts before each, and 2.17 and 2.18 behind some."""
+    return _WRAPPED.sub("", " ".join(str(text).split())).partition(_EXCERPT)[0]
 
 
 def user_message(result: Mapping[str, Any]) -> str:

@@ -53,8 +53,8 @@ class Task(types.SimpleNamespace):
     """What the plugin looks at in a task."""
 
     def __init__(self, path=OWN, name="kvmfleet.core.vm : Wait", **given):
-        super().__init__(**dict(dict(_uuid=name, action="kvmfleet.core.vm_set", run_once=False, loop=None, ignore_unreachable=False, no_log=False,
-                                     check_mode=False, delegate_to=None, args={}), **given))
+        super().__init__(**dict(dict(_uuid=name, action="kvmfleet.core.vm_set", run_once=False, loop=None, ignore_unreachable=False, ignore_errors=None,
+                                     no_log=False, check_mode=False, delegate_to=None, args={}), **given))
         self.path, self.name = path, name
 
     def get_path(self):
@@ -144,6 +144,8 @@ def test_what_is_ignored_or_rescued_is_no_last_word(screen, monkeypatch) -> None
     task = Task("/home/me/site.yml:3", "Mine")
     callback.v2_runner_on_failed(result(task, msg="maybe"), ignore_errors=True)
     assert lines[-1] == "kvm1: FAILED: maybe (ignored)"
+    callback.v2_runner_item_on_failed(result(Task("/home/me/site.yml:3", "Mine", ignore_errors=True), msg="maybe", item="a"))
+    assert lines[-1] == "kvm1: FAILED with a: maybe (ignored)"
     callback.v2_runner_on_failed(result(task, msg="rescued"))
     callback.v2_runner_on_failed(result(task, "kvm2", msg="burnt"))
     assert end(screen, monkeypatch, kvm1=0, kvm2=1) == ["RECAP", "FAILED: kvm2: burnt"]

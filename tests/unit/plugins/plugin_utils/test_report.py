@@ -100,7 +100,8 @@ def test_failures_of_several_hosts_name_them() -> None:
     assert report.reason == "no_capacity"
 
 
-@pytest.mark.parametrize("raw", ["Task failed: Failed to connect", "Task failed: Action failed: Failed\n to connect", "Failed to connect"])
+@pytest.mark.parametrize("raw", ["Task failed: Failed to connect", "Task failed: Action failed: Failed\n to connect",
+                                 "Failed to connect\n\nThe error appears to be in '/x.yml': line 18, column 7", "Failed to connect"])
 def test_a_message_is_without_what_ansible_puts_before_it(raw: str) -> None:
     assert _report.user_message({"msg": raw}) == "Failed to connect"
     assert _report.failures({"kvm1": {"unreachable": True, "msg": raw}}) == {"kvm1": "The host is unreachable: Failed to connect"}
