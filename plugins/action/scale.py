@@ -77,7 +77,7 @@ class ActionModule(PlanAction):
                                    "said": said + self._notes(found, decision)}
         if scaling["round"] > _MOST_ROUNDS:
             raise SpecError("vm_name", str(values["vm_name"]), "is being scaled by other runs over and over", "Try again", "busy")
-        made = {key: plan[key] for key in ("options", "users", "key_dir", "patterns", "lookup")}
+        made = {key: plan[key] for key in ("options", "users", "jumps", "key_dir", "patterns", "lookup")}
         made.update(verb="scale", scaling=scaling, vms={}, wait="none", claims=False, step="all")
         if found.members and decision.acts:
             first = found.members[0]
