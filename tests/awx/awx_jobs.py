@@ -25,6 +25,8 @@ class Job:
         self.output = output
         self.status = (folder / "status").read_text()
         self.events = [json.loads(path.read_text()) for path in (folder / "job_events").glob("[0-9]*.json")]
+        # Everything that whoever may see the job can read: each event as AWX keeps it, and what it prints.
+        self.readable = output + "".join(path.read_text() for path in sorted((folder / "job_events").glob("[0-9]*.json")))
         self.artifacts = next((e["event_data"]["artifact_data"] for e in self.events if e["event"] == "playbook_on_stats"), {})
 
     @property

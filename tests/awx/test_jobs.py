@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,6 +30,7 @@ class Awx:
     def __init__(self, lab, folder, path=BIN):
         self.doors = [RootDoor(host) for host in lab.hosts]
         self.fleet = FleetPlaybooks(lab, folder, (4, 4, 4))
+        self.fleet.address_pool(9)
         self.fleet.catalogs["kvmfleet_groups"] = {"red": {"quota": {"vms": 3}}, "blue": {}}
         self.fleet.room((4, 4, 4), **{host.host: {"ansible_python_interpreter": door.python} for host, door in zip(lab.hosts, self.doors)})
         self.types = {made["name"]: made for made in _awx.CREDENTIAL_TYPES}
@@ -124,6 +126,28 @@ def test_a_tenant_reaches_no_vm_of_another(awx, lab):
     assert quota["reason"].startswith("quota") or "quota" in quota["msg"], quota
     with pytest.raises(awx_rules.Refused):
         awx.launch("red: Create VMs", vm_name="web2", **dict(SMALL, vm_image="secret:1"))
+
+
+def test_a_tenants_job_shows_nothing_of_another_groups_vms(awx, lab):
+    """AWX keeps what every task returned, and who may execute a template reads it."""
+    awx.does("blue: Create VMs", vm_name="bluebird", vm_labels="owner=blueish", vm_network="pooled", **SMALL)
+    (_name, theirs), = lab.ours()
+    domain = next(domain for host in lab.hosts for domain in host.domains())
+    words = ["bluebird", "blueish", domain.UUIDString(), *theirs.addresses[0].split("/")[:1], *re.findall("<mac address='(.*?)'", domain.XMLDesc())]
+    assert len(words) == 5
+    jobs = [awx.launch("red: Create VMs", vm_name="web", vm_count=1, **SMALL),
+            awx.launch("red: Scale a set of VMs", vm_name="web", vm_count=2, vm_ssh_key=KEY, vm_wait="none"),
+            awx.launch("red: List VMs", vm_name="?*"),
+            awx.launch("red: List hosts"), awx.launch("red: List images"), awx.launch("red: Show the capacity of the fleet"),
+            awx.launch("red: Change the power state of VMs", vm_name="*.default.*", vm_action="force_off"),
+            awx.launch("red: Delete VMs", vm_name="*e*.*", vm_confirm=2)]
+    for job in jobs:
+        assert job.status == "successful", job.output
+        assert [word for word in words if word in job.readable] == [], job.output
+    assert [name for name, _meta in lab.ours()] == ["bluebird.default.blue"]
+    # The same words are there for operators, so they are the right ones to look for.
+    seen = awx.launch("kvmfleet: Show the capacity of the fleet").readable
+    assert [word for word in words if word not in seen] == []
 
 
 @pytest.mark.long
