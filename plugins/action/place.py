@@ -143,6 +143,8 @@ class ActionModule(PlanAction):
             display.display("\n".join([""] + _placement_report.lines(made.placement, silent) + [""]))
 
     def _ready(self, plan: Dict[str, Any], made: FleetPlan, wishes: Sequence[Wish], step: str) -> Dict[str, Any]:
+        if wishes and made.removed:
+            _request.check_confirm(wishes[0].values, len(made.removed), sorted(made.removed))
         waits = {r.name for w in wishes for r in w.requests if _request.default_wait(w.values) != "none"}
         claimed = {host: sorted(name for name, where in made.fresh.items() if where == host) for host in set(made.fresh.values())}
         plan.update(vms=made.items, claimed=claimed, step=step, next="build", claims=step == "build", fresh=made.fresh)
