@@ -292,7 +292,7 @@ def question(entry: str, variable: str, option: Mapping[str, Any], required: boo
     """
     asked = QUESTIONS[variable]
     made: Dict[str, Any] = {"variable": variable, "question_name": asked.label, "question_description": asked.words(entry), "required": required}
-    default = option.get("default")
+    default = option.get("default") if entry != "converge_fleet" else None  # not chosen is as the file says
     kind = option.get("type", "str")
     listed = ["true", "false"] if kind == "bool" else list(choices if choices is not None else option.get("choices") or [])
     if listed:

@@ -36,7 +36,7 @@ class Job:
 
 
 class Controller:
-    """The part of AWX that runs jobs: an installed project, a frozen inventory, credentials.
+    """The part of AWX that runs jobs: an installed project, a frozen inventory (C(hosts)), credentials.
 
     :param folder: a folder that others may enter
     :param inventory: path of the inventory's source
@@ -59,14 +59,18 @@ class Controller:
                        cwd=self.project, env=env, check=True, stdout=subprocess.DEVNULL)
         frozen = subprocess.run([os.path.join(path, "ansible-inventory"), "-i", str(inventory), "--list", "--export"], cwd=folder, env=env, check=True,
                                 stdout=subprocess.PIPE, text=True).stdout
-        self.hosts = "#!/usr/bin/python3\n# -*- coding: utf-8 -*-\nprint({0!r})\n".format(frozen)
+        self.hosts = json.loads(frozen)
 
-    def launch(self, template, answers, check=False, credentials=()):
-        """Launch a template and wait for the job. Raises awx_rules.Refused where AWX would answer with a 400."""
+    def launch(self, template, answers, check=False, credentials=(), vault=None):
+        """Launch a template and wait for the job. Raises awx_rules.Refused where AWX would answer with a 400.
+
+        :param vault: password in a credential of AWX's type Vault
+        """
         variables, _ignored = awx_rules.launch(template, answers)
-        return self.run(template["playbook"], variables, template["extra_vars"], check, credentials)
+        words = (["--check"] if check else []) + (["--become"] if template["become_enabled"] else [])
+        return self.run(template["playbook"], variables, template["extra_vars"], words, credentials, vault)
 
-    def run(self, playbook, variables, trusted=(), check=False, credentials=()):
+    def run(self, playbook, variables, trusted=(), words=(), credentials=(), vault=None):
         """Run a playbook with extra variables; of those that are not C(trusted) none is a template."""
         ident = uuid.uuid4().hex[:8]
         data = self.folder / ident
@@ -76,7 +80,10 @@ class Controller:
                    "ANSIBLE_HOST_KEY_CHECKING": "False", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True", "HOME": str(data / "home"), "JOB_ID": "7",
                    "AWX_HOST": "https://awx.example.org", "AWX_JOB_ID": "7",
                    "ANSIBLE_REMOTE_TMP": str(data / "home" / "tmp")}  # this user has no home but for HOME
-        cmdline = ["--check"] if check else []
+        cmdline = list(words)
+        if vault is not None:
+            cmdline.append("--ask-vault-pass")
+            (data / "env" / "passwords").write_text(json.dumps({r"Vault password:\s*?$": vault}))
         for number, (credential_type, inputs) in enumerate(credentials):
             env, injected = awx_rules.inject(credential_type, inputs, data / "env")
             envvars.update(env)
@@ -85,7 +92,7 @@ class Controller:
         (data / "env" / "envvars").write_text(json.dumps(envvars))
         (data / "env" / "cmdline").write_text(" ".join(cmdline))
         (data / "env" / "extravars").write_text(awx_rules.extra_vars_file(variables, dict(trusted)))
-        (data / "inventory" / "hosts").write_text(self.hosts)
+        (data / "inventory" / "hosts").write_text("#!/usr/bin/python3\n# -*- coding: utf-8 -*-\nprint({0!r})\n".format(json.dumps(self.hosts)))
         for base, folders, files in os.walk(data):
             for name in [".", *folders, *files]:
                 os.chown(os.path.join(base, name), NOBODY, NOBODY)

@@ -89,7 +89,8 @@ def test_every_question_is_a_variable_of_its_playbook_with_its_type_bounds_and_c
             deletes = {"absent", "restarted"} if template["playbook"].endswith("/create_vm.yml") and item["variable"] == "vm_state" else set()
             assert offered == [choice for choice in option["choices"] if choice not in deletes]
         elif option.get("type") == "bool":
-            assert item["choices"] == ["true", "false"] and item["default"] == str(option["default"]).lower()
+            declared = name_of(template) == "converge_fleet"  # where nothing is chosen what the file says holds
+            assert offered == ["true", "false"] and item["default"] == (_variables.NOT_GIVEN if declared else str(option["default"]).lower())
         elif source and not isinstance(source, str):
             assert offered == list(source)
             for choice in offered:
