@@ -25,7 +25,7 @@ class ActionModule(FleetAction):
             "guest_credential": {"type": "str"}, "vault_credential": {"type": "str"}, "galaxy_credential": {"type": "str", "default": "Ansible Galaxy"},
             "forks": {"type": "int", "default": 50}, "refresh_minutes": {"type": "int", "default": 15},
             "notifications": {"type": "list", "elements": "dict", "options": {
-                "name": {"type": "str", "required": True}, "on": {"type": "list", "elements": "str", "choices": list(_awx.EVENTS), "default": ["error"]},
+                "name": {"type": "str", "required": True}, "events": {"type": "list", "elements": "str", "choices": list(_awx.EVENTS), "default": ["error"]},
                 "groups": {"type": "list", "elements": "str"},
                 "mail": {"type": "dict", "options": {
                     "host": {"type": "str", "required": True}, "sender": {"type": "str", "required": True},

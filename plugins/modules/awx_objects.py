@@ -75,7 +75,7 @@ options:
         description: Its name.
         type: str
         required: true
-      "on":
+      events:
         description: What is told of.
         type: list
         elements: str

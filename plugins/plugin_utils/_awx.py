@@ -211,7 +211,7 @@ class Settings:
     :param refresh_minutes: how often the inventory is read anew; 0 for no schedule
     :param ssh_key: private key for the hosts; without it the credential C(credential) has to be there
     :param vault_credential: of AWX's own type Vault, for what the fleet file has encrypted
-    :param notifications: who is told of jobs - C(name), C(on), C(groups), and C(mail) or C(webhook)
+    :param notifications: who is told of jobs - C(name), C(events), C(groups), and C(mail) or C(webhook)
     """
 
     project_url: str
@@ -474,14 +474,14 @@ def notify(made: Dict[str, List[Dict[str, Any]]], settings: Settings) -> None:
     Those that were not made here hear of what fails.
     """
     own = settings.organization
-    on = {_notification_name(given, organization): given.get("on") or EVENTS[:1]
+    heard = {_notification_name(given, organization): given.get("events") or EVENTS[:1]
           for given in settings.notifications for organization in given.get("groups") or [own]}
     for kind in ("controller_templates", "controller_projects", "controller_inventory_sources"):
         for item in made[kind]:
             organization = (item.get("extra_vars") or {}).get("vm_group") or own
             for event in EVENTS:
                 names = [note["name"] for note in made["controller_notifications"]
-                         if (note.get("organization") or own) == organization and event in on.get(note["name"], EVENTS[:1])]
+                         if (note.get("organization") or own) == organization and event in heard.get(note["name"], EVENTS[:1])]
                 if names:
                     item.setdefault("notification_templates_" + event, names)
 

@@ -61,13 +61,15 @@ class Controller:
                                 stdout=subprocess.PIPE, text=True).stdout
         self.hosts = json.loads(frozen)
 
-    def launch(self, template, answers, check=False, credentials=(), vault=None):
+    def launch(self, template, answers, check=False, credentials=(), vault=None, limit=None):
         """Launch a template and wait for the job. Raises awx_rules.Refused where AWX would answer with a 400.
 
         :param vault: password in a credential of AWX's type Vault
         """
         variables, _ignored = awx_rules.launch(template, answers)
         words = (["--check"] if check else []) + (["--become"] if template["become_enabled"] else [])
+        if limit is not None and template["ask_limit_on_launch"]:
+            words += ["--limit", limit]
         return self.run(template["playbook"], variables, template["extra_vars"], words, credentials, vault)
 
     def run(self, playbook, variables, trusted=(), words=(), credentials=(), vault=None):
@@ -91,6 +93,7 @@ class Controller:
             cmdline += ["-e", "@{0}".format(data / "env" / "credential{0}.yml".format(number))]
         (data / "env" / "envvars").write_text(json.dumps(envvars))
         (data / "env" / "cmdline").write_text(" ".join(cmdline))
+        variables = dict({name + "_job_id": 7 for name in ("awx", "tower")}, **variables)
         (data / "env" / "extravars").write_text(awx_rules.extra_vars_file(variables, dict(trusted)))
         (data / "inventory" / "hosts").write_text("#!/usr/bin/python3\n# -*- coding: utf-8 -*-\nprint({0!r})\n".format(json.dumps(self.hosts)))
         for base, folders, files in os.walk(data):
