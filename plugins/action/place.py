@@ -18,7 +18,7 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils import _placement_re
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import PlanAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import (
     Context, FleetPlan, State, Wish, holders, plan_requests, still_holds, without_claims)
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import user_message
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import nobody_answered, user_message, where_to_look
 
 display = Display()
 
@@ -68,7 +68,7 @@ class ActionModule(PlanAction):
 
     def _silent(self, states: Mapping[str, State]) -> Dict[str, str]:
         """Host -> why it did not answer."""
-        return {name: " ".join(str(self.registered(name, self.args["capacity"]).get("msg") or "no answer").split()) for name, state in states.items()
+        return {name: _why_silent(self.registered(name, self.args["capacity"])) for name, state in states.items()
                 if state is None and name in (self._vars.get("ansible_play_hosts_all") or [])}
 
     def _wishes(self, plan: Mapping[str, Any]) -> List[Wish]:
@@ -85,8 +85,8 @@ class ActionModule(PlanAction):
         silent = self._silent(states)
         plan.update(silent=silent, silent_first=silent)
         if silent and len(silent) == len(self.hosts()):
-            why = SpecError("kvm_hosts", None, "no host answered: {0}".format("; ".join("{0}: {1}".format(*pair) for pair in sorted(silent.items())[:3])),
-                            "Look whether libvirt runs there and may be used", "host_unreachable")
+            why = SpecError("kvm_hosts", None, "no host answered: {0}".format(nobody_answered(silent)),
+                            where_to_look([self.registered(name, self.args["capacity"]) for name in silent]), "host_unreachable")
             return self._refuse(plan, str(why), why.code)
         # One random value per run, the same for all its VMs: ordered by VM, two batches could withdraw from each other for ever.
         plan["ticket"] = secrets.token_hex(8)
@@ -227,7 +227,7 @@ class ActionModule(PlanAction):
         silent = sorted(host for host in plan["reachable"] if states[host] is None)
         plan["silent"] = dict(plan["silent_first"])
         for host in silent:
-            plan["silent"][host] = " ".join(str(self.registered(host, self.args["seen"]).get("msg") or "no answer").split())
+            plan["silent"][host] = _why_silent(self.registered(host, self.args["seen"]))
         note = "{0} did not answer any more after the claims: a VM of the same name there would not have been seen".format(", ".join(silent))
         plan["notes"] = [n for n in plan["notes"] if "did not answer any more" not in n] + ([note] if silent else [])
         addressed = any(vm.get("addresses") for _host, vm in holders(states) if vm.get("ticket") == plan["ticket"] and str(vm["name"]) in mine)
@@ -351,6 +351,10 @@ class ActionModule(PlanAction):
             if names:
                 work[host] = [{"name": name, "uuid": made[name]} if made.get(name) else {"name": name} for name in names]
         return {"work": work}
+
+
+def _why_silent(result: Mapping[str, Any]) -> str:
+    return user_message(result) if result.get("msg") else "no answer"
 
 
 def _code(placement: Plan, refusals: Sequence[str] = ()) -> str:

@@ -25,6 +25,8 @@ _LABEL_KEY = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?\Z")
 _SERIAL = re.compile(r"^[A-Za-z0-9_.+ -]{1,36}\Z")  # libvirt's own schema; guests see 20 characters of a virtio disk's
 _TOKEN = re.compile(r"^[0-9a-f]{1,64}\Z")
 _TIMESTAMP = re.compile(r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z\Z")
+WILDCARDS = "*?["  # what makes a name a pattern
+_LONGEST_NAME = 191  # three labels
 _VOLUME_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._:+@-]{0,199}\Z")
 
 POWER_STATES = ("present", "running", "stopped", "paused", "restarted")
@@ -166,6 +168,21 @@ def check_domain_name(option: str, value: Any) -> str:
     return text
 
 
+def check_existing_name(option: str, value: Any) -> str:
+    """The name of a domain that others may have made: all that libvirt takes, less what a selection of VMs would read as a pattern."""
+    text = "" if value is None else str(value)
+    if not text.strip():
+        raise SpecError(option, text, "is empty", "Give the name of a VM")
+    rename = "Rename the domain first: virsh domrename OLD NEW, while it is off"
+    if "/" in text or not text.isprintable() or text != text.strip():
+        raise SpecError(option, text, "is no name of a domain: it has a slash, a control character, or a blank at its end", "Look at list_vms.yml")
+    if any(character in text for character in WILDCARDS):
+        raise SpecError(option, text, "has a character that patterns of names are made of ({0})".format(" ".join(WILDCARDS)), rename)
+    if len(text) > _LONGEST_NAME:
+        raise SpecError(option, text, "has {0} characters, {1} are possible".format(len(text), _LONGEST_NAME), rename)
+    return text
+
+
 def check_mac(option: str, value: Any) -> str:
     """A unicast MAC address in lower case with colons."""
     mac = str(value).strip().lower().replace("-", ":")
@@ -283,7 +300,8 @@ def one_of(option: str, value: Any, choices: Iterable[str]) -> str:
 
 def volume_name(domain: str, disk: str, uuid: str, extension: str) -> str:
     """The name of a volume of ours: never reused, because the domain's UUID is in it."""
-    return "{0}-{1}-{2}.{3}".format(domain, disk, uuid[:8], extension)
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", domain)  # of a domain that others have named
+    return "{0}-{1}-{2}.{3}".format("_" + stem[1:] if stem[0] in ".-" else stem, disk, uuid[:8], extension)
 
 
 @dataclass

@@ -172,7 +172,7 @@ class _Planner:
             self.spec.vcpus = self.spec.vcpus or self.spec.default_vcpus
             self.spec.memory_mib = self.spec.memory_mib or self.spec.default_memory_mib
             self.spec.nics = self.spec.default_nics if self.spec.nics is None else self.spec.nics
-            check_domain_name("name", spec.name)
+            self._check_new_name()
             self.made_up = not spec.uuid
             self.uuid = spec.uuid or str(uuid_lib.uuid4())
         else:
@@ -183,6 +183,15 @@ class _Planner:
                 raise SpecError("uuid", spec.uuid, "the VM exists and has UUID {0}, which never changes".format(record.uuid),
                                 "Leave uuid out, or use another name",
                                 "uuid_in_use")
+
+    def _check_new_name(self) -> None:
+        try:
+            check_domain_name("name", self.spec.name)
+        except SpecError as exc:
+            if not self.spec.adopt:
+                raise
+            raise SpecError("name", self.spec.name, "there is no such VM to take over, and a new one cannot be called this: it {0}".format(exc.reason),
+                            "Give the name of a domain of this host (list_vms with vm_managed_only=false)", "unknown_vm") from None
 
     def build(self) -> VmPlan:
         if not self.record and (self.spec.disks is None and self.spec.nics is None and self.spec.vcpus is None and self.spec.memory_mib is None):

@@ -17,7 +17,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, Sp
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, SEED_BYTES, capacities, check_distinct
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, failures, reason_of, who
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, failures, reason_of, sentences, who
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import DEFAULT_DISK, Constraints, candidates
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
 
@@ -186,7 +186,7 @@ class _Reporter:
                 silent.setdefault(self.why[host.name], []).append(host.name)
         told = ["{0}: {1}".format(who(hosts), text) for text, hosts in silent.items()]
         if silent and not self._up():
-            self.report.failure = " ".join(list(silent) if len(self.selected) == 1 else told)
+            self.report.failure = sentences(silent if len(self.selected) == 1 else told)
             self.report.reason = reason_of(next(iter(silent.values()))[0], self.fleet.results)
             hosts = {name: {"reason": reason_of(name, self.fleet.results), "msg": text} for name, text in self.silent.items()}
             self.report.data.update(failed=True, msg=self.report.failure, reason=self.report.reason, hosts=hosts)

@@ -105,6 +105,28 @@ def test_any_text_as_a_name(text):
         assert 1 <= len(text) <= 63 and set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") and text.strip("-") == text
 
 
+@given(st.text(), st.from_regex(r"[0-9a-f]{8}", fullmatch=True))
+def test_any_text_as_the_name_of_a_vm_that_exists(text, token):
+    """Is taken as it is, or a SpecError; a volume that is made for it is one path component that every tool takes."""
+    try:
+        assert _spec.check_existing_name("name", text) == text
+    except SpecError as exc:
+        assert exc.option == "name"
+        return
+    assert "/" not in text and not set(text) & set("*?[") and text.isprintable() and text.strip() == text != ""
+    name = _spec.volume_name(text, "data", token, "qcow2")
+    assert _spec.check_volume_name("volume", name) == name or len(name) > 200
+    assert not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") and name.endswith("-data-" + token + ".qcow2")
+
+
+@given(LABELS)
+def test_every_new_name_is_one_that_can_exist(label):
+    """So what was made here can be named everywhere."""
+    for name in (label, label + ".dev.team1"):
+        assert _spec.check_existing_name("name", name) == name
+        assert _spec.volume_name(name, "root", "0a1b2c3d", "qcow2") == name + "-root-0a1b2c3d.qcow2"
+
+
 @given(st.binary(min_size=6, max_size=6), st.sampled_from([":", "-"]), st.booleans())
 def test_macs(raw, separator, upper):
     """Unicast ones in one form; multicast ones are refused."""

@@ -119,7 +119,7 @@ def test_what_is_beyond_what_there_is() -> None:
 
 def test_all_hosts_dead_is_a_failure_with_a_table() -> None:
     report = told("capacity", {"kvm1": DEAD, "kvm2": DEAD, "kvm3": HUNG})
-    assert report.failure == "kvm1, kvm2: The host is unreachable: Connection refused kvm3: " + HUNG["msg"]
+    assert report.failure == "kvm1, kvm2: The host is unreachable: Connection refused. kvm3: " + HUNG["msg"]
     assert report.reason == "host_unreachable" and report.lines[1].startswith("kvm1  unreachable")
     assert told("list_hosts", {"kvm1": {"msg": "Module crashed", "failed": True}}).failure == "Module crashed"
     assert told("list_hosts", {"kvm1": {}}).failure == "was not asked"
