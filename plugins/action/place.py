@@ -13,7 +13,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import CAPACITY_CODES
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Plan
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, told_name
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _placement_report, _request, _settle
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import PlanAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import (
@@ -127,7 +127,9 @@ class ActionModule(PlanAction):
                 if self._task.check_mode:
                     without.notes.append("other runs have claims that are in the way of this; a real run would wait for them")
                     return without
-                why = "room, addresses or a quota are claimed by other runs ({0})".format(", ".join(sorted({str(vm["name"]) for vm in rivals})[:3]))
+                reader = next((str(w.values["vm_group"]) for w in wishes if w.values.get("vm_group")), None)
+                named = sorted({"VM " + told_name(str(vm["name"]), vm.get("group"), reader) for vm in rivals})
+                why = "room, addresses or a quota are claimed by other runs ({0})".format(", ".join(named[:3]))
                 held = {str(vm["name"]): host for host, vm in holders(states) if vm.get("ticket") == context.ticket and vm.get("phase") == "pending"}
                 return FleetPlan(placement=without.placement, fresh=held, waiting=dict.fromkeys(without.placement.hosts, why), sweep=without.sweep,
                                  yields=any(str(vm.get("ticket") or "") < str(context.ticket) for vm in rivals), notes=without.notes)
@@ -141,6 +143,8 @@ class ActionModule(PlanAction):
             display.display("\n".join([""] + _placement_report.lines(made.placement, silent) + [""]))
 
     def _ready(self, plan: Dict[str, Any], made: FleetPlan, wishes: Sequence[Wish], step: str) -> Dict[str, Any]:
+        if wishes and made.removed:
+            _request.check_confirm(wishes[0].values, len(made.removed), sorted(made.removed))
         waits = {r.name for w in wishes for r in w.requests if _request.default_wait(w.values) != "none"}
         claimed = {host: sorted(name for name, where in made.fresh.items() if where == host) for host in set(made.fresh.values())}
         plan.update(vms=made.items, claimed=claimed, step=step, next="build", claims=step == "build", fresh=made.fresh)

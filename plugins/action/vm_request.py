@@ -134,7 +134,8 @@ class ActionModule(CheckedAction):
         # Which of several hosts has a VM, and what a pattern means today, only the hosts know.
         needs_lookup = not selection.exact or len(left) > 1
         if needs_lookup and found is None:
-            plan.update(lookup=True, patterns=selection.names + selection.patterns)
+            # A VM that is named exactly is looked up whosever it is: see _refuse_others().
+            plan.update(lookup=True, patterns=selection.names + selection.patterns, look_group=None if selection.names else selection.group)
             return plan
         if found is not None:
             plan["names"] = {host.name: _matching(self._found(found, host.name), selection) for host in left}

@@ -201,7 +201,7 @@ class Converger:
             addresses = plan.metadata.addresses if plan.changed else []
             uuid = plan.spec.uuid if plan.kind == "create" else None
             if addresses or uuid:
-                _admission.check_unique(self._others(), plan.spec.name, uuid, [], addresses)
+                _admission.check_unique(self._others(), plan.spec.name, uuid, [], addresses, plan.metadata.group)
 
     def _check_room(self, outcomes: Sequence[Outcome]) -> None:
         if not outcomes:

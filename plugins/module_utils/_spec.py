@@ -203,6 +203,11 @@ def mac_for(name: str, nic: int, attempt: int = 0) -> str:
     return "52:54:00:{0:02x}:{1:02x}:{2:02x}".format(*digest[:3])
 
 
+def told_name(name: str, owner: Optional[str], reader: Optional[str]) -> str:
+    """What a VM is called in what somebody of group C(reader) reads; without a group that is an operator, who may read everything."""
+    return name if not reader or owner == reader else "of another group"
+
+
 def check_uuid(option: str, value: Any) -> str:
     """A UUID in its canonical form."""
     try:

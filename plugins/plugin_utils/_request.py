@@ -732,11 +732,15 @@ def select(values: Mapping[str, Any], strict: bool = True) -> Selection:
     return selection
 
 
-def check_confirm(values: Mapping[str, Any], count: int) -> None:
-    """Raises SpecError where more than one VM would go and their number was not confirmed."""
+def check_confirm(values: Mapping[str, Any], count: int, names: Sequence[str] = ()) -> None:
+    """Raises SpecError where more than one VM would go and their number was not confirmed.
+
+    :param names: of those that would go, where nobody has named them
+    """
     confirmed = parse_confirm(values)
+    going = "{0} VMs{1} would be deleted".format(count, " ({0}{1})".format(
+        ", ".join(names[:3]), " and {0} more".format(len(names) - 3) if len(names) > 3 else "") if names else "")
     if confirmed is not None and confirmed != count and count > 0:
-        raise _fail("vm_confirm", confirmed, "{0} VMs would be deleted".format(count), "Give vm_confirm={0} if that is right".format(count), "not_confirmed")
+        raise _fail("vm_confirm", confirmed, going, "Give vm_confirm={0} if that is right".format(count), "not_confirmed")
     if confirmed is None and count > 1:
-        raise _fail("vm_confirm", None, "is missing, and {0} VMs would be deleted".format(count), "Give vm_confirm={0} if that is right".format(count),
-                    "not_confirmed")
+        raise _fail("vm_confirm", None, "is missing, and " + going, "Give vm_confirm={0} if that is right".format(count), "not_confirmed")

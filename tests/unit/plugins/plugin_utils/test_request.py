@@ -356,3 +356,9 @@ def test_bulk_deletes_are_confirmed(confirm: Any, count: int, good: bool) -> Non
 
 def test_defaults_are_beyond_doubt() -> None:
     assert _request.DEFAULT_DISK == 10 * GIB
+
+
+def test_vms_that_nobody_has_named_are_named_before_they_go() -> None:
+    with pytest.raises(SpecError, match=r"5 VMs \(a, b, c and 2 more\) would be deleted") as told:
+        _request.check_confirm({"vm_confirm": None}, 5, ["a", "b", "c", "d", "e"])
+    assert told.value.code == "not_confirmed"
