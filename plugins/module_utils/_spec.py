@@ -18,7 +18,7 @@ _UNITS = {
     "B": 1, "K": KIB, "KIB": KIB, "KB": 10 ** 3, "M": MIB, "MIB": MIB, "MB": 10 ** 6,
     "G": GIB, "GIB": GIB, "GB": 10 ** 9, "T": TIB, "TIB": TIB, "TB": 10 ** 12,
 }
-_SIZE = re.compile(r"^\s*([+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([A-Za-z]*)\s*$")
+_SIZE = re.compile(r"^\s*([+-]?[0-9]{1,19}(?:\.[0-9]{1,18})?)\s*([A-Za-z]*)\s*$")
 _LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 _MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 _LABEL_KEY = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?\Z")
