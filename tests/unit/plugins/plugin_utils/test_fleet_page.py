@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html.parser
+import json
 import os
 import re
 from typing import Any, Dict, List, Optional, Tuple
@@ -15,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.kvmfleet.core.plugins.module_utils._placement import Amount, HostCapacity, Request, place
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import GIB, SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet_page, _page_html
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, read_host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_page import Page, natural, percent
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_report import Fleet, compose
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._last_run import keep, read_run
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._last_run import keep, read_run, short
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import read
 from ansible_collections.kvmfleet.core.tests.browser.page_fleets import CATALOGS, REFUSED, UNREACHABLE, example, host, info, page, vm
 
@@ -195,13 +197,35 @@ def test_refusals_of_a_run() -> None:
     counted = read_run({"verb": "create", "placement": {"vms": [{"name": "a", "refused": [], "reasons": {"memory": 40, "zone": 1}}]}})
     assert [(row["host"], row["code"]) for row in counted["refusals"][0]["rows"]] == [("40 hosts", "memory"), ("1 host", "zone")]
     failed = read_run({"verb": "create", "vms": [{"name": "a", "host": "kvm1", "msg": "No space", "reason": "disk_full"}, {"name": "b", "host": "kvm1"}]})
-    assert failed["refusals"] == [{"vms": "a", "rows": [{"host": "kvm1", "code": "disk_full", "reason": "No space"}]}]
+    assert failed["refusals"] == [{"vms": "a", "names": [], "rows": [{"host": "kvm1", "code": "disk_full", "reason": "No space"}]}]
     many = read_run({"verb": "create", "vms": [{"name": str(number), "host": "kvm1", "msg": "No {0}".format(number)} for number in range(60)]})
     assert (len(many["refusals"]), many["more"]) == (50, 10)
-    for bad in (None, [], "x", {}, {"verb": 1}, {"kvmfleet": {}}, {"verb": "create", "placement": [1]}, {"verb": "create", "placement": {"vms": [1]}},
-                {"verb": "create", "vms": 1}, {"verb": "create", "vms": [1]}, {"verb": "create", "placement": {"vms": [{"refused": [1]}]}}):
+    placements = ([1], {"vms": 1}, {"vms": [1]}, {"vms": [{"refused": [1]}]}, {"vms": [{"reasons": 3}]}, {"refusals": 1}, {"refusals": [{"vms": "a"}]},
+                  {"refusals": [{"reasons": [1]}]}, {"refusals": [{"vms": [], "reasons": {"a": 1}, "examples": {"a": 1}}]})
+    for bad in (None, [], "x", {}, {"verb": 1}, {"kvmfleet": {}}, {"verb": "create", "vms": 1}, {"verb": "create", "vms": [1]},
+                *({"verb": "create", "placement": placement} for placement in placements)):
         with pytest.raises(SpecError, match="is not the result of a run"):
             read_run(bad)
+
+
+def test_reasons_of_many_hosts_have_an_example_each(tmp_path: Any) -> None:
+    hosts = [HostCapacity("kvm{0:03}".format(number), Amount(8000), Amount(1024 * number), schedulable=number % 10 > 0) for number in range(1, 101)]
+    made = place([Request("web-{0}".format(number), 1000, 200 * 1024) for number in range(1, 6)], hosts)
+    data = {"verb": "create", "failed": True, "msg": made.message, "placement": made.as_result(every_host=True)}
+    keep(str(tmp_path / "last.json"), data)
+    in_file = json.loads((tmp_path / "last.json").read_text())
+    assert [len(group["hosts"]) for group in in_file["placement"]["refusals"]] == [100], "all of it is in the file"
+    artifact = short(data)
+    assert "hosts" not in artifact["placement"]["refusals"][0] and len(json.dumps(artifact)) < 8000 and "refusals" in data["placement"]
+    assert short({"verb": "delete"}) == {"verb": "delete"}
+    for run in (in_file, artifact):
+        (refusal,) = read_run(run)["refusals"]
+        assert (refusal["vms"], refusal["names"]) == ("web-1, web-2, web-3 and 2 more", ["web-1", "web-2", "web-3", "web-4", "web-5"])
+        assert refusal["rows"] == [
+            {"host": "90 hosts, such as kvm099", "code": "no_memory", "reason": "kvm099 has 99 GiB left, 200 GiB asked"},
+            {"host": "10 hosts, such as kvm010", "code": "unschedulable", "reason": "kvm010 takes no new VMs (schedulable is false)"}]
+    few = place([Request("db", 1000, 200 * 1024)], hosts[8:10]).as_result(every_host=True)
+    assert [row["host"] for row in read_run({"verb": "create", "placement": few})["refusals"][0]["rows"]] == ["kvm009", "kvm010"]
 
 
 def test_the_result_of_a_run_is_kept(tmp_path: Any) -> None:
