@@ -133,4 +133,4 @@ REFUSED = {"verb": "create", "time": "2026-11-29T16:12:44Z", "failed": True, "ms
     "ok": False, "vms": [{"name": name, "refused": [
         {"host": "kvm1", "code": "no_memory", "reason": "kvm1 has 27.5 GiB of memory left, 64.1 GiB are needed"},
         {"host": "kvm2", "code": "no_memory", "reason": "kvm2 has 59.4 GiB of memory left, 64.1 GiB are needed"},
-        {"host": "kvm5", "code": "not_schedulable", "reason": "kvm5 takes no new VMs (kvm_schedulable: false)"}]} for name in ("web-9", "web-10")]}}
+        {"host": "kvm5", "code": "unschedulable", "reason": "kvm5 takes no new VMs (schedulable is false)"}]} for name in ("web-9", "web-10")]}}
