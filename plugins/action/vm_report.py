@@ -103,8 +103,8 @@ class ActionModule(ActionBase):
 
         scaling = plan.get("scaling") or {}
         notes = list(scaling.get("said") or []) + list(plan.get("notes") or [])
-        return _report.Context(verb=str(plan.get("verb")), check=bool(self._task.check_mode), users=plan.get("users") or {}, key_path=key_path,
-                               home=os.path.expanduser("~"), key_note=key.get("note"), new_key=key.get("path"), action=plan.get("action"),
-                               image=plan.get("image") or None, notes=notes, placement=plan.get("placement"),
-                               failure=plan.get("failure"), undone=undone, silent=plan.get("silent") or {},
-                               scaling=scaling or None)
+        return _report.Context(
+            verb=str(plan.get("verb")), check=bool(self._task.check_mode), users=plan.get("users") or {}, jumps=plan.get("jumps") or {}, key_path=key_path,
+            home=os.path.expanduser("~"), key_note=key.get("note"), new_key=key.get("path"), action=plan.get("action"), image=plan.get("image") or None,
+            notes=notes, placement=plan.get("placement"), failure=plan.get("failure"), undone=undone, silent=plan.get("silent") or {},
+            scaling=scaling or None)

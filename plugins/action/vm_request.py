@@ -8,10 +8,11 @@ import dataclasses
 import fnmatch
 from typing import Any, Dict, List, Mapping, Optional
 
+from ansible import constants as C
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
-from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _request, _scaling, _variables
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet_vms, _last_run, _request, _scaling, _variables
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import CheckedAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish
@@ -50,7 +51,8 @@ class ActionModule(CheckedAction):
     def _plan(self, verb: str, found: Optional[str]) -> Dict[str, Any]:
         _variables.refuse_unknown(load_extra_vars(self._loader))
         catalogs, hosts = self.catalogs(), self.hosts()
-        plan: Dict[str, Any] = {"options": {host.name: _module_options(host) for host in hosts}, "verb": verb, "users": catalogs.users(), "lookup": False}
+        plan: Dict[str, Any] = {"options": {host.name: _module_options(host) for host in hosts}, "verb": verb, "users": catalogs.users(), "lookup": False,
+                                "jumps": self._jumps(catalogs, hosts)}
         if verb == "scale":
             values = self.values(verb)
             plan.update(key_dir=values["vm_key_dir"], patterns=self._members(values), scaling={"next": "look", "round": 0})
@@ -67,6 +69,12 @@ class ActionModule(CheckedAction):
             plan["key_dir"] = _variables.option_file()["create"]["vm_key_dir"]["default"]
             plan.update(self._select(verb, self.values(verb), hosts, found))
         return plan
+
+    def _jumps(self, catalogs: Catalogs, hosts: List[Host]) -> Dict[str, Dict[str, Any]]:
+        """How the VMs of each host are reached from here where they are not to be reached otherwise."""
+        reachable = catalogs.reachable_networks()
+        return {host.name: {"arguments": _fleet_vms.jump_through(host.name, self._vars["hostvars"][host.name], bool(C.HOST_KEY_CHECKING)),
+                            "sources": _fleet_vms.reachable_sources(host, reachable)} for host in hosts}
 
     @staticmethod
     def _members(values: Dict[str, Any]) -> List[str]:

@@ -547,7 +547,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         found = _fleet_vms.best_address(vm)
         if found is not None:
             result["ansible_host"] = found["address"]
-            if way.remote and way.facts is not None and _fleet_vms.needs_jump(vm, found, way.host, way.facts.get("networks") or [], way.networks):
+            if way.jump and way.facts is not None and _fleet_vms.needs_jump(vm, found, way.facts.get("networks") or [], way.sources):
                 given = str(shared.get("ansible_ssh_common_args") or "")
                 if "ProxyJump" not in given and "ProxyCommand" not in given and "-J" not in given.split():
                     result["ansible_ssh_common_args"] = (given + " " + way.jump).strip()
@@ -570,13 +570,9 @@ class _Way:
     """How the VMs of a host are reached."""
 
     def __init__(self, host: Host, connection: Mapping[str, Any], reading: _fleet.Reading, catalogs: Catalogs) -> None:
-        self.host, self.facts = host, reading.facts
-        self.users, self.networks = catalogs.users(), catalogs.reachable_networks()
-        address = str(connection.get("ansible_host") or host.name)
-        self.remote = str(connection.get("ansible_connection") or "").rpartition(".")[2] != "local"
-        key = connection.get("ansible_ssh_private_key_file")
-        self.jump = _fleet_vms.jump_arguments(address, connection.get("ansible_user"), connection.get("ansible_port"), str(key) if key else None,
-                                              bool(C.HOST_KEY_CHECKING))
+        self.facts, self.users = reading.facts, catalogs.users()
+        self.sources = _fleet_vms.reachable_sources(host, catalogs.reachable_networks())
+        self.jump = _fleet_vms.jump_through(host.name, connection, bool(C.HOST_KEY_CHECKING))
 
 
 def _each(mark: Callable[[str], str], value: Any) -> Any:

@@ -263,7 +263,7 @@ def host_facts(conn: libvirt.virConnect) -> Dict[str, Any]:
                  for cell in capabilities.findall("host/topology/cells/cell") for p in cell.findall("pages") if int(p.get("size", "0")) > 4]
     native = capabilities.findtext("host/cpu/arch") or ""
     running = {n.name() for n in conn.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE)}
-    networks = [dict(_network(n), name=n.name(), active=n.name() in running) for n in conn.listAllNetworks()]
+    networks = [dict(network_facts(n), name=n.name(), active=n.name() in running) for n in conn.listAllNetworks()]
     try:
         hypervisor = _version(conn.getVersion())
     except libvirt.libvirtError:
@@ -282,7 +282,7 @@ def _version(number: int) -> str:
     return "{0}.{1}.{2}".format(number // 1000000, number // 1000 % 1000, number % 1000)
 
 
-def _network(network: libvirt.virNetwork) -> Dict[str, Any]:
+def network_facts(network: libvirt.virNetwork) -> Dict[str, Any]:
     """Bridge, mode of forwarding (C(isolated) where it has none) and subnets of a libvirt network; nothing where it has vanished meanwhile."""
     try:
         root = ET.fromstring(network.XMLDesc())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _guest, _metadata, _power, _vm_result
+from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import network_facts
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import observe
 from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import call_within, in_parallel
@@ -101,6 +102,21 @@ class _Volumes:
                 disk["size_bytes"] = answer[0] if known else None
         except libvirt.libvirtError:
             disk["size_bytes"] = None  # the file is not there, or not this host's to read: the VM is listed all the same
+
+
+def tell_forwarding(conn: libvirt.virConnect, vms: Sequence[Dict[str, Any]]) -> None:
+    """Add to the NICs of described VMs how their libvirt network forwards, C(None) for those that are on none: it decides from where the guest is reached."""
+    modes: Dict[str, Optional[str]] = {}
+    for nic in [nic for vm in vms for nic in vm.get("nics") or []]:
+        name = nic["source"] if nic["type"] == "network" else None
+        if name is not None and name not in modes:
+            try:
+                modes[name] = network_facts(conn.networkLookupByName(name))["forward"]
+            except libvirt.libvirtError as exc:
+                if not is_gone(exc):
+                    raise
+                modes[name] = None
+        nic["forward"] = modes[name] if name is not None else None
 
 
 def _domains(conn: libvirt.virConnect, selection: Selection) -> List[libvirt.virDomain]:
@@ -242,7 +258,7 @@ def inform(conn: libvirt.virConnect, params: Mapping[str, Any]) -> Tuple[Dict[st
         return collect(conn, selection, params["addresses"], params["address_sources"], agent_timeout)
     if params["wait"] == "none":
         vms = look()
-        return _result(selection, vms), None
+        return _result(conn, selection, vms), None
     chosen = collect(conn, selection, with_addresses=False)
     check_waitable(selection, chosen)
     waits = wait(conn, chosen, params["wait"], timeout, port, agent_timeout)
@@ -250,8 +266,9 @@ def inform(conn: libvirt.virConnect, params: Mapping[str, Any]) -> Tuple[Dict[st
     reached = {w["name"]: w["address"] for w in waits if w["address"]}
     for vm in vms:
         vm.result["address"] = reached.get(vm.result["name"], vm.result["address"])
-    return dict(_result(selection, vms), waits=waits), failure_of(waits, params["wait"], timeout)
+    return dict(_result(conn, selection, vms), waits=waits), failure_of(waits, params["wait"], timeout)
 
 
-def _result(selection: Selection, vms: Sequence[Vm]) -> Dict[str, Any]:
+def _result(conn: libvirt.virConnect, selection: Selection, vms: Sequence[Vm]) -> Dict[str, Any]:
+    tell_forwarding(conn, [vm.result for vm in vms])
     return {"changed": False, "vms": [vm.result for vm in vms], "missing": missing(selection, vms)}

@@ -14,6 +14,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._connection import f
 from ansible_collections.kvmfleet.core.plugins.module_utils._converge import Converger, Options, Outcome, diff_of, failure, result_of
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, VmSpec, vm_from_params
+from ansible_collections.kvmfleet.core.plugins.module_utils._vm_list import tell_forwarding
 
 
 def _specs(items: Sequence[Mapping[str, Any]], prefix: str) -> List[VmSpec]:
@@ -50,6 +51,7 @@ def _run(module: AnsibleModule, items: Sequence[Mapping[str, Any]], prefix: str,
         host = Host(conn, module.params["uri"], policy_from_params(module.params))
         outcomes = _converge(module, host, specs)
         vms = [result_of(outcome, module.check_mode) for outcome in outcomes]
+        tell_forwarding(conn, vms)
         result: Dict[str, Any] = dict(shape(vms), changed=any(vm["changed"] for vm in vms))
         surplus = _surplus(host, specs)
         if surplus:

@@ -260,7 +260,8 @@ vms:
       elements: dict
       returned: always
     nics:
-      description: NICs, each with C(name), C(mac), C(type), C(source), C(model), C(target), C(link), C(vlan), C(mtu), and with O(addresses) C(addresses).
+      description: NICs, each with C(name), C(mac), C(type), C(source), C(model), C(target), C(link), C(vlan), C(mtu), C(forward), and with
+        O(addresses) C(addresses). C(forward) is the libvirt network's mode of forwarding, V(isolated) where it does not forward, or null on no such network.
       type: list
       elements: dict
       returned: always

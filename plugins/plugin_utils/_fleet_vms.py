@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Host
@@ -86,46 +86,78 @@ def _inside(address: str, subnet: str) -> bool:
         return False
 
 
-def _said(nic: Mapping[str, Any], host: Host, reachable: Mapping[str, bool]) -> Optional[bool]:
-    """What the catalog kvmfleet_networks says of the network that a NIC is on; None where it says nothing."""
+def reachable_sources(host: Host, reachable: Mapping[str, bool]) -> Dict[str, bool]:
+    """What the catalog kvmfleet_networks says of being reachable, by what a NIC is attached to on a host: C("bridge br0"), C("network default").
+
+    :param reachable: what it says, by the name of the network
+    """
+    found: Dict[str, bool] = {}
     for name, said in reachable.items():
         try:
             target = host.network(name)
         except SpecError:
             continue  # told where somebody uses that network
-        if target.get(nic["type"]) == nic["source"]:
-            return said
-    return None
+        found.update({"{0} {1}".format(kind, target[kind]): said for kind in ("network", "bridge", "direct") if target.get(kind)})
+    return found
 
 
-def needs_jump(vm: Mapping[str, Any], entry: Mapping[str, Any], host: Host, networks: Iterable[Mapping[str, Any]],
-               reachable: Mapping[str, bool]) -> bool:
+def is_behind(nic: Mapping[str, Any], forward: Optional[str], sources: Mapping[str, bool]) -> bool:
+    """Whether the addresses of a NIC can only be reached from the VM's host.
+
+    :param forward: how its libvirt network forwards
+    :param sources: see L(reachable_sources); of those not in there, networks with NAT and isolated ones are not reachable
+    """
+    said = sources.get("{0} {1}".format(nic["type"], nic["source"]))
+    if said is not None:
+        return not said
+    return nic["type"] == "network" and forward in ("nat", "isolated")
+
+
+def needs_jump(vm: Mapping[str, Any], entry: Mapping[str, Any], networks: Iterable[Mapping[str, Any]], sources: Mapping[str, bool]) -> bool:
     """Whether an address of a VM on a remote host can only be reached from that host.
 
     :param entry: the address, with the MAC it was seen with
     :param networks: libvirt's networks as host_capacity tells them
-    :param reachable: what the catalog says of networks; of the others, those with NAT and isolated ones are not reachable
+    :param sources: see L(reachable_sources)
     """
     by_name = {str(network["name"]): network for network in networks}
     nic = _nic_of(vm, entry, by_name)
-    if nic is None:
-        return False
-    said = _said(nic, host, reachable)
-    if said is not None:
-        return not said
-    return nic["type"] == "network" and by_name.get(nic["source"], {}).get("forward") in ("nat", "isolated")
+    return nic is not None and is_behind(nic, by_name.get(nic["source"], {}).get("forward"), sources)
 
 
-def jump_arguments(address: str, user: Optional[str] = None, port: Optional[Any] = None, key: Optional[str] = None, verify: bool = True) -> str:
+def _words(host: str, name: str, value: str) -> List[str]:
+    try:
+        return shlex.split(value)
+    except ValueError as exc:
+        raise SpecError("{0} of host {1}".format(name, host), value, "cannot be split into words ({0})".format(exc), "Close its quotes") from None
+
+
+def jump_through(host: str, connection: Mapping[str, Any], verify: bool = True) -> Optional[str]:
+    """SSH arguments to get to the VMs of a host by the way that Ansible goes to the host itself; None where that is this machine.
+
+    :param connection: C(ansible_*) of the host. Raises SpecError where the arguments for SSH among them cannot be split
+    """
+    if str(connection.get("ansible_connection") or "").rpartition(".")[2] == "local":
+        return None
+    key = connection.get("ansible_ssh_private_key_file")
+    options = [word for name in ("ansible_ssh_common_args", "ansible_ssh_extra_args") for word in _words(host, name, str(connection.get(name) or ""))]
+    return jump_arguments(str(connection.get("ansible_host") or host), connection.get("ansible_user"), connection.get("ansible_port"),
+                          str(key) if key else None, verify, options)
+
+
+def jump_arguments(address: str, user: Optional[str] = None, port: Optional[Any] = None, key: Optional[str] = None, verify: bool = True,
+                   options: Sequence[str] = ()) -> str:
     """SSH arguments to get to a VM through its host, for C(ansible_ssh_common_args).
 
     ProxyJump takes no key and no options for the host in between, ProxyCommand does.
+
+    :param options: words that the SSH to the host itself needs
     """
-    if not key and verify:
+    if not key and verify and not options:
         machine = "[{0}]".format(address) if ":" in address else address
         jump = "{0}{1}{2}".format(user + "@" if user else "", machine, ":{0}".format(port) if port else "")
         return "-o " + shlex.quote("ProxyJump=" + jump)
-    words = ["ssh", "-W", "[%h]:%p"]
+    words = ["ssh", "-W", "[%h]:%p", *options]
     words += [] if verify else ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     words += ["-i", key] if key else []
     words += ["-p", str(port)] if port else []

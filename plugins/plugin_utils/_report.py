@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Sequence
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, human_size
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_vms import is_behind
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import in_variables, surplus_note
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
 
@@ -44,6 +45,7 @@ class Context:
     :param silent: host -> why it did not answer and was left out
     :param scaling: what was decided for a set - C(set), C(from), C(to), C(reason), C(words)
     :param undone: VMs that were made and taken back, because others of their batch failed
+    :param jumps: host -> C(arguments) for SSH through it, None where it is this machine, and C(sources), what the catalog says of being reachable there
     :param key_path: the private key's path by key name, or None where it is not on this machine
     """
 
@@ -62,6 +64,7 @@ class Context:
     undone: Collection[str] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
     scaling: Optional[Mapping[str, Any]] = None
+    jumps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def _word(context: Context, vm: Mapping[str, Any]) -> str:
@@ -100,7 +103,16 @@ def ssh_line(context: Context, vm: Mapping[str, Any]) -> Optional[str]:
     path = context.key_path(str(vm["key_name"])) if vm.get("key_name") else None
     if path and context.home and path.startswith(context.home.rstrip("/") + "/"):
         path = "~" + path[len(context.home.rstrip("/")):]
-    return "ssh {0}{1}{2}".format("-i {0} ".format(path) if path else "", user + "@" if user else "", addresses[0])
+    words = ["ssh", "-i " + path if path else "", _jump(context, vm, addresses[0]), (user + "@" if user else "") + addresses[0]]
+    return " ".join(word for word in words if word)
+
+
+def _jump(context: Context, vm: Mapping[str, Any], address: str) -> str:
+    """The way through the host for an address that is not to be reached from elsewhere."""
+    jump = context.jumps.get(str(vm["host"])) or {}
+    nics: List[Mapping[str, Any]] = list(vm.get("nics") or [])
+    nic = next((n for n in nics if address in (n.get("addresses") or [])), nics[0] if nics else None)
+    return str(jump["arguments"]) if jump.get("arguments") and nic is not None and is_behind(nic, nic.get("forward"), jump["sources"]) else ""
 
 
 def _row(context: Context, vm: Mapping[str, Any]) -> List[Any]:

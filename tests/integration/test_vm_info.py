@@ -168,6 +168,7 @@ def test_a_lease_is_seen(guests, network, nic):
     vm = info(name=domain.name())["vms"][0]
     assert vm["addresses"] == [{"address": address, "prefix": int(prefix), "family": "ipv4", "mac": MAC, "source": "lease"}]
     assert vm["address"] == address and [n["addresses"] for n in vm["nics"]] == [[address], []]
+    assert [n["forward"] for n in vm["nics"]] == ["isolated", "isolated"]
     assert info(name=domain.name(), addresses=False)["vms"][0]["address"] is None
     assert info(name=domain.name(), address_sources=["agent"])["vms"][0]["addresses"] == []
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Host
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_vms import (
-    best_address, groups_of, inventory_names, jump_arguments, needs_jump, safe_group, safe_host, variables_of)
+    best_address, groups_of, inventory_names, jump_arguments, jump_through, needs_jump, reachable_sources, safe_group, safe_host, variables_of)
 
 NETWORKS = [
     {"name": "default", "forward": "nat", "subnets": ["192.168.122.1/255.255.255.0"]},
@@ -84,7 +85,7 @@ LAN, BRIDGE = {"mac": "m3", "type": "network", "source": "lan-net"}, {"mac": "m4
 def test_which_addresses_need_a_jump(nics: Any, address: str, mac: Any, catalog: Any, jump: bool) -> None:
     host = Host("kvm1", networks={"lan": {"bridge": "br0"}, "broken": {"bridge": "a", "network": "b"}})
     one = vm(nics, address, mac)
-    assert needs_jump(one, one["found_addresses"][0], host, NETWORKS, catalog) is jump
+    assert needs_jump(one, one["found_addresses"][0], NETWORKS, reachable_sources(host, catalog)) is jump
 
 
 def test_arguments_of_the_jump() -> None:
@@ -94,6 +95,23 @@ def test_arguments_of_the_jump() -> None:
     assert words[0] == "-o" and words[1].startswith("ProxyCommand=")
     assert shlex.split(words[1][len("ProxyCommand="):]) == ["ssh", "-W", "[%h]:%p", "-i", "/k/id 1%%", "-p", "2222", "-l", "root", "kvm1"]
     assert "StrictHostKeyChecking=no" in jump_arguments("kvm1", verify=False)
+
+
+@pytest.mark.parametrize("connection, words", [
+    ({}, "-o ProxyJump=kvm1"), ({"ansible_connection": "local"}, None), ({"ansible_connection": "ansible.builtin.local"}, None),
+    ({"ansible_host": "10.0.0.1", "ansible_user": "root", "ansible_port": 22}, "-o ProxyJump=root@10.0.0.1:22"),
+    ({"ansible_ssh_private_key_file": "/k"}, "-o 'ProxyCommand=ssh -W [%h]:%p -i /k kvm1'"),
+    ({"ansible_ssh_common_args": "-o ProxyJump=bastion", "ansible_ssh_extra_args": "-o UserKnownHostsFile=/k/h"},
+     "-o 'ProxyCommand=ssh -W [%h]:%p -o ProxyJump=bastion -o UserKnownHostsFile=/k/h kvm1'"),
+    ({"ansible_ssh_common_args": "-o 'ProxyCommand=nc %h %p'"}, """-o 'ProxyCommand=ssh -W [%h]:%p -o '"'"'ProxyCommand=nc %%h %%p'"'"' kvm1'"""),
+])
+def test_the_way_through_a_host(connection: Any, words: Optional[str]) -> None:
+    assert jump_through("kvm1", connection) == words
+
+
+def test_a_way_that_cannot_be_read() -> None:
+    with pytest.raises(SpecError, match="ansible_ssh_common_args of host kvm1"):
+        jump_through("kvm1", {"ansible_ssh_common_args": "-o 'ProxyJump"})
 
 
 @pytest.mark.parametrize("addresses, best", [

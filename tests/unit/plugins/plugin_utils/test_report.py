@@ -38,6 +38,23 @@ def test_the_table_of_create() -> None:
     assert (first["name"], first["host"], first["address"], first["ssh"]) == ("web-1", "kvm1", "10.0.0.5", "ssh -i ~/.ssh/kvmfleet/web debian@10.0.0.5")
 
 
+NAT = {"type": "network", "source": "default", "forward": "nat", "addresses": ["192.168.122.5"]}
+LAN = {"type": "bridge", "source": "br0", "forward": None, "addresses": ["10.0.0.5"]}
+
+
+@pytest.mark.parametrize("nics, address, sources, jump", [
+    ([NAT], "192.168.122.5", {}, True), ([dict(NAT, addresses=[])], "192.168.122.5", {}, True), ([LAN], "10.0.0.5", {}, False),
+    ([LAN, NAT], "192.168.122.5", {}, True), ([NAT, LAN], "10.0.0.5", {}, False), ([NAT], "192.168.122.5", {"network default": True}, False),
+    ([LAN], "10.0.0.5", {"bridge br0": False}, True), ([], "10.0.0.5", {}, False), ([dict(NAT, forward="route")], "192.168.122.5", {}, False),
+])
+def test_the_command_to_log_in_goes_through_the_host_where_it_has_to(nics: Any, address: str, sources: Any, jump: bool) -> None:
+    far = Context("list", users=CREATE.users, jumps={"kvm1": {"arguments": "-o ProxyJump=root@kvm1", "sources": sources}, "here": {
+        "arguments": None, "sources": sources}})
+    lines = {host: _report.ssh_line(far, vm(host=host, address=address, nics=nics)) for host in ("kvm1", "here", "unknown")}
+    assert lines == {"kvm1": "ssh {0}debian@{1}".format("-o ProxyJump=root@kvm1 " if jump else "", address), "here": "ssh debian@" + address,
+                     "unknown": "ssh debian@" + address}
+
+
 def test_check_mode_says_would() -> None:
     made = [vm("web-{0}".format(i), changed=True, uuid=None, actions=["define the domain", "create disk root: web-{0}-root-7e1c.qcow2".format(i)])
             for i in range(1, 6)]
