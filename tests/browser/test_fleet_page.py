@@ -244,7 +244,7 @@ def test_colours_that_the_system_chooses(browser, pages):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [{"name": "forced-colors", "value": "active"}]})
     browser.get(pages["small"])
     canvas = colour(browser)
-    for selector in (".use i", ".legend .line", ".theme input:checked + span", ".b.run"):
+    for selector in (".use i", ".legend .line", ".theme input:checked + span", ".b.run", ".host .bar"):
         assert colour(browser, selector) not in (canvas, "rgba(0, 0, 0, 0)"), selector
     assert browser.execute_script("return getComputedStyle(document.querySelector('.host .bar')).borderTopWidth") == "1px"
 
