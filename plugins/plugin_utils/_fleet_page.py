@@ -107,7 +107,7 @@ class Card:
     @property
     def full(self) -> int:
         """How full it is where it is the fullest, for sorting."""
-        return max((int(bar.full * 1000) for bar in self.bars), default=-1)
+        return max((int(meter.full * 1000) for meter in self.bars), default=-1)
 
 
 @dataclass
@@ -373,9 +373,9 @@ class _Pages:
     def _worst(self, found: Mapping[int, Sequence[Bar]], told: bool = True) -> List[Link]:
         """Links to hosts with their resources, the fullest first."""
         names = {card.number: card.name for card in self.page.hosts}
-        ranked = sorted(found.items(), key=lambda item: (-max(bar.full for bar in item[1]), natural(names[item[0]])))
-        return [Link("{0}: {1}".format(names[number], ", ".join("{0} {1}".format(bar.name, bar.percent) if told else bar.name for bar in bars)), number)
-                for number, bars in ranked]
+        ranked = sorted(found.items(), key=lambda item: (-max(meter.full for meter in item[1]), natural(names[item[0]])))
+        texts = {number: ", ".join("{0} {1}".format(meter.name, meter.percent) if told else meter.name for meter in bars) for number, bars in ranked}
+        return [Link("{0}: {1}".format(names[number], text), number) for number, text in texts.items()]
 
     def _watch(self, card: Card, amounts: _Amounts, meter: Bar, facts: Mapping[str, Any]) -> None:
         """Note what is wrong with one resource of a host."""

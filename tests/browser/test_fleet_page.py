@@ -222,8 +222,8 @@ def test_300_small_vms_are_as_wide_as_what_is_booked(browser, pages):
     for width in (1280, 390):
         browser.size(width, 900)
         browser.get(pages["troubled"])
-        bar = one(browser, "[data-h='0'] .bar")
-        browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", bar)
+        drawing = one(browser, "[data-h='0'] .bar")
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", drawing)
         settle(browser)
         drawn = browser.execute_script("""
             const bar = arguments[0], box = bar.getBoundingClientRect(), buttons = Array.from(bar.querySelectorAll("button"));
@@ -231,7 +231,7 @@ def test_300_small_vms_are_as_wide_as_what_is_booked(browser, pages):
             return {whole: box.width, vms: boxes.reduce((sum, each) => sum + each.width, 0), end: Math.max(...boxes.map(each => each.right)) - box.left,
                     count: buttons.length, kept: bar.querySelector(".kept").getBoundingClientRect().width,
                     pointed: new Set(Array.from({length: 2000}, (_none, at) => document.elementFromPoint(box.left + box.width * at / 2000, box.top + 9)).map(
-                        element => element.dataset.v).filter(Boolean)).size}""", bar)
+                        element => element.dataset.v).filter(Boolean)).size}""", drawing)
         assert drawn["count"] == 300 and drawn["vms"] / drawn["whole"] == pytest.approx(300 / 512, abs=0.005)
         assert drawn["end"] / drawn["whole"] == pytest.approx(300 / 512, abs=0.005), "none is pushed out"
         assert drawn["kept"] / drawn["whole"] == pytest.approx(8 / 512, abs=0.005)

@@ -112,7 +112,6 @@ def test_zones_of_one_name_in_two_regions_are_two_to_spread_over() -> None:
     assert place([request("x", zone="a")], hosts[:1] + hosts[2:]).hosts == place([request("x", zone="a")], hosts[:1]).hosts == {"x": "kvm1"}
 
 
-
 def test_spreading_counts_members_that_exist_and_yields_where_a_domain_is_full() -> None:
     hosts = [host("kvm1", 64, 64, zone="a", vms=(Vm("web-1", set="web"), Vm("web-2", set="web"))), host("kvm2", 64, 64, zone="b"),
              host("kvm3", 1, 1, zone="c")]

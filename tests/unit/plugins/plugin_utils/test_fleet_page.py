@@ -197,7 +197,7 @@ def test_a_closed_host_has_nothing_left() -> None:
 
 def test_regions_have_totals_and_zones_of_one_name_are_two() -> None:
     shown = view(**troubled())
-    assert [(region.region, [bar.given for bar in region.bars][:1], region.attention) for region in shown.regions] == [
+    assert [(region.region, [meter.given for meter in region.bars][:1], region.attention) for region in shown.regions] == [
         ("berlin", ["300 of 504"], 1), ("munich", ["93 of 180"], 3)]
     assert [(zone.title, len(zone.cards)) for zone in shown.zones] == [("berlin / a", 1), ("munich / a", 1), ("munich / b", 2)]
     assert shown.flavor_zones == ["berlin/a", "munich/a", "b"]
@@ -225,10 +225,10 @@ def test_what_needs_attention() -> None:
 def test_thin_neighbours_of_one_look_are_drawn_as_one() -> None:
     shown = view(**troubled())
     width = widths(shown)
-    for bar, share in zip(shown.hosts[0].bars, (300 / 512, None, None)):
-        assert [(block.kind, len(block.inner)) for block in bar.blocks][:3] == [("run", 271), ("bad", 0), ("stop", 28)]
+    for meter, share in zip(shown.hosts[0].bars, (300 / 512, None, None)):
+        assert [(block.kind, len(block.inner)) for block in meter.blocks][:3] == [("run", 271), ("bad", 0), ("stop", 28)]
         if share:
-            assert sum(width[block.width] for block in bar.blocks) == pytest.approx(share * 100, abs=0.02)
+            assert sum(width[block.width] for block in meter.blocks) == pytest.approx(share * 100, abs=0.02)
     assert [block.inner for block in shown.hosts[1].bars[0].blocks[:5]] == [[]] * 5, "those that are wide enough stand alone"
 
 
