@@ -97,7 +97,7 @@ options:
   headers:
     description:
       - HTTP headers, such as an authorization. Not shown.
-      - Names and values are for the server of O(url). The address of a server (C(https://images.example.com)) with names and values is for that server:
+      - Names and values are for the server of O(url). The address of a server (C(https://images.example.com)) with names and values is for that server,
         one that a list of checksums is on, or that O(url) redirects to.
       - No other server gets them, by redirects neither.
     type: dict

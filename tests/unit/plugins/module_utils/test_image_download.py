@@ -298,7 +298,8 @@ def test_a_redirect_to_an_unencrypted_address(monkeypatch):
 
 
 @pytest.mark.parametrize("url, origin", [
-    ("https://A.example/x", "https://a.example:443"), ("http://a.example:8080/x?y", "http://a.example:8080"), ("https://u:p@a.example", "https://a.example:443"),
+    ("https://A.example/x", "https://a.example:443"), ("http://a.example:8080/x?y", "http://a.example:8080"),
+    ("https://u:p@a.example", "https://a.example:443"),
     ("https://[2001:db8::1]:1/x", "https://[2001:db8::1]:1"), ("https://a.example:x/", ""), ("file:///etc/passwd", ""), ("/x", ""), ("", ""),
 ])
 def test_what_a_server_is_known_by(url, origin):
