@@ -37,7 +37,7 @@ def browser(one_browser):
 
 @pytest.fixture(scope="session")
 def axe_script():
-    """axe-core. Where it cannot be had the tests fail; they are never skipped."""
+    """axe-core. Tests are never skipped for want of it."""
     return axe.script()
 
 
