@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 from ansible_collections.kvmfleet.core.plugins.module_utils import (
     _hostnet,
     _hostnet_change,
+    _hostnet_firewall,
     _hostnet_guard as guard,
     _hostnet_libvirt,
     _hostnet_nft,
@@ -203,7 +204,8 @@ class HostLinks:
                 "changed": bool(actions or (networks and networks.steps)), "actions": actions + [text for text, _step in (networks.steps if networks else [])],
                 "diff": self.diff(), "system": self.plan.system, "armed": False, "settled": settled,
                 "affected": self.affected(), "management": list(self.seen.management),
-                "networks": {n.name: {"type": n.type, "bridge": n.switch or n.bridge, "vlan": n.vlan} for n in self.plan.networks}}
+                "networks": {n.name: {"type": n.type, "bridge": n.switch or n.bridge, "vlan": n.vlan} for n in self.plan.networks},
+                "warnings": _hostnet_firewall.warnings(self.plan, self.runner)}
             if check:
                 return result
             if not actions:

@@ -195,6 +195,8 @@ def main() -> None:
             fail_from(module, exc)
     if not module._diff:
         result.pop("diff", None)
+    for text in result.pop("warnings", []):
+        module.warn(text)
     module.exit_json(**result)
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import stat
 import subprocess
 import xml.etree.ElementTree as ET
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import (
+    _hostnet_firewall,
     _hostnet_ifupdown,
     _hostnet_libvirt,
     _hostnet_netplan,
@@ -427,3 +429,48 @@ def test_libvirt_takes_the_networks() -> None:
                 network.undefine()
     finally:
         conn.close()
+
+
+# --- what the site's own firewall makes of NAT
+
+
+def _ruleset(policy: str, *rules: Any, hook: str = "input", more: Any = ()) -> str:
+    chain = {"family": "ip", "table": "filter", "name": "CHAIN", "hook": hook, "type": "filter", "prio": 0, "policy": policy}
+    return json.dumps({"nftables": [{"metainfo": {}}, {"chain": chain}, {"chain": {"family": "ip", "table": "filter", "name": "user"}}] + [
+        {"rule": {"family": "ip", "table": "filter", "chain": name, "expr": expr}} for name, expr in [("CHAIN", rule) for rule in rules] + list(more)]})
+
+
+def _on(bridge: str) -> Any:
+    return {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": bridge}}
+
+
+PORTS = {"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": {"set": [53, 67]}}}
+TO_USER = [{"jump": {"target": "user"}}]
+
+
+@pytest.mark.parametrize("ruleset, told", [
+    (_ruleset("accept"), []), (_ruleset("drop"), ["no DHCP"]), (_ruleset("accept", [{"counter": {}}, {"reject": None}]), ["no DHCP"]),
+    (_ruleset("accept", [_on("eth0"), {"drop": None}]), []), (_ruleset("drop", [_on("br-served"), {"accept": None}]), []),
+    (_ruleset("drop", [PORTS, {"accept": None}]), []), (_ruleset("drop", TO_USER, more=[("user", [_on("br-served"), {"accept": None}])]), []),
+    (_ruleset("drop", TO_USER, more=[("user", [_on("eth0"), {"accept": None}])]), ["no DHCP"]),
+    (_ruleset("drop", hook="forward"), ["do not get out", "do not get out"]), (_ruleset("drop", hook="output"), []),
+])
+def test_a_firewall_that_drops_what_nat_needs_is_told(ruleset: str, told: List[str]) -> None:
+    """Of the two NAT networks one is served by libvirt."""
+    done = plan([item for item in ALL if item["name"] in ("inside", "served")])
+
+    def runner(argv: Any, _timeout: float) -> Any:
+        return (127, "") if argv[0] == "firewall-cmd" else (0, ruleset)
+    found = _hostnet_firewall.warnings(done, runner)
+    assert len(found) == len(told) and all(word in text for word, text in zip(told, found))
+    assert not _hostnet_firewall.warnings(plan([LAN]), runner)
+
+
+@pytest.mark.parametrize("zone, told", [("libvirt", 0), ("trusted", 0), ("public", 2), ("no zone", 2)])
+def test_firewalld_is_asked_for_the_bridges_zone(zone: str, told: int) -> None:
+    done = plan([item for item in ALL if item["name"] in ("inside", "served")])
+
+    def runner(argv: Any, _timeout: float) -> Any:
+        return (0, "running") if argv[1] == "--state" else (int(zone == "no zone"), zone)
+    found = _hostnet_firewall.warnings(done, runner)
+    assert len(found) == told and all("--zone=libvirt --add-interface=br-" in text for text in found)
