@@ -312,12 +312,19 @@ class Guard:
 
     def enter(self, phase: str, **data: Any) -> None:
         """Write down that the change is in another phase."""
-        write_json(self.folder, "state.json", dict(self.state(), phase=phase, boot=boot_id(), at=clock(), **data))
+        write_json(self.folder, "state.json", self._in(phase, data))
+
+    def _in(self, phase: str, data: Mapping[str, Any]) -> Dict[str, Any]:
+        return dict(self.state(), phase=phase, boot=boot_id(), at=clock(), **data)
 
     def note(self, phase: str, **data: Any) -> None:
-        """The same on the way back, which goes on where nothing can be written down."""
-        with contextlib.suppress(OSError):
+        """The same on the way back, which goes on where nothing can be written down. On a full disk the old file's own space still can be written to."""
+        try:
             self.enter(phase, **data)
+        except OSError:
+            with contextlib.suppress(OSError), open(os.path.join(self.folder, "state.json"), "r+b", buffering=0) as file:
+                text = json.dumps(self._in(phase, data)).encode()
+                file.write(text + b" " * (os.fstat(file.fileno()).st_size - len(text)))
 
     def log(self, text: str) -> None:
         """Add a line to what is shown when something went wrong. A full disk is no reason not to do what the line is about."""

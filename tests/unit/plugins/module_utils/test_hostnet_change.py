@@ -347,7 +347,7 @@ def _no_space(*unused: Any, **unused_too: Any) -> None:
 
 @pytest.mark.parametrize("phase", ["applied", "applying", "undoing"])
 def test_a_full_disk_keeps_nothing_from_being_taken_back(host: Any, monkeypatch: Any, phase: str) -> None:
-    """Neither the state nor the log can be written; the links come back all the same, at the first try. A host that is started anew likewise."""
+    """No file can be written anew, and no line be added to the log; the links come back all the same, at the first try. A host that is started anew likewise."""
     etc, folder, write_down = host
     before = _state(etc)
     for restart in (False, True):
@@ -361,6 +361,7 @@ def test_a_full_disk_keeps_nothing_from_being_taken_back(host: Any, monkeypatch:
             (folder / "log").mkdir()        # so that no line can be added
             watched.boot() if restart else watched.watch()
         assert restart or watched.calls[0] == ["back"]
+        assert watched.state()["phase"] == "undone", "written over the old state"
         assert _state(etc) == before
         (folder / "log").rmdir()
 
