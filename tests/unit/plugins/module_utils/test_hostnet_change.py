@@ -347,7 +347,7 @@ def _no_space(*unused: Any, **unused_too: Any) -> None:
 
 @pytest.mark.parametrize("phase", ["applied", "applying", "undoing"])
 def test_a_full_disk_keeps_nothing_from_being_taken_back(host: Any, monkeypatch: Any, phase: str) -> None:
-    """No file can be written anew, and no line be added to the log; the links come back all the same, at the first try. A host that is started anew likewise."""
+    """No file can be written anew, and no line be added to the log; the links come back at the first try. A host that is started anew likewise."""
     etc, folder, write_down = host
     before = _state(etc)
     for restart in (False, True):
