@@ -109,10 +109,14 @@ class ActionModule(PlanAction):
             scaling["like"], said = _scaling.like_first(first, host, found.members, catalogs, values)
             scaling["said"].extend(said)
             self._check_key(values, scaling["like"], first)
+            given = {key: values[key] if key in _scaling.SEED_VARIABLES or key in _KEPT else None for key in values}
             try:
-                scaling["compare"] = self._like_item(values, catalogs, hosts, found, host)
-            except SpecError as exc:  # only what is given for new VMs helps here, and that is theirs
-                scaling["said"].append("New VMs could not be compared with {0}: {1}".format(first.name, exc))
+                scaling["compare"] = self._like_item(given, catalogs, hosts, found, host)
+            except SpecError:  # what is not known of it, such as a network without a name, is given for new VMs perhaps
+                try:
+                    scaling["compare"] = self._like_item(values, catalogs, hosts, found, host)
+                except SpecError as exc:
+                    self._not_compared(values, scaling, first.name, str(exc))
             if _request.has_secrets(values):
                 secret = {"_ansible_no_log": True, "secret": True}
         wishes = self.wishes(self.requested("scale", scaling), catalogs, hosts)
@@ -128,10 +132,9 @@ class ActionModule(PlanAction):
             raise SpecError("vm_ssh_key", None, "is missing: {0} has key {1}, which is not in {2} here".format(first.name, name, values["vm_key_dir"]),
                             "Give the public key that new VMs are to have, or none", "missing_variable")
 
-    def _like_item(self, values: Dict[str, Any], catalogs: Catalogs, hosts: Sequence[Host], found: _scaling.Found, host: Host) -> Dict[str, Any]:
-        """The first member as it would be asked for by what is known of it; vm_set in check mode tells what is not. Raises SpecError."""
+    def _like_item(self, given: Dict[str, Any], catalogs: Catalogs, hosts: Sequence[Host], found: _scaling.Found, host: Host) -> Dict[str, Any]:
+        """The first member as it would be asked for by what is given and known of it; vm_set in check mode tells what is not. Raises SpecError."""
         first = found.members[0]
-        given = {key: values[key] if key in _scaling.SEED_VARIABLES or key in _KEPT else None for key in values}
         like, _said = _scaling.like_first(first, host, found.members, catalogs, given)
         wanted = dict(_scaling.filled(given, like), numbers=[first.index], vm_state="present")
         keys = _keys.Keys()
@@ -147,21 +150,28 @@ class ActionModule(PlanAction):
 
     # -- what came of it ---------------------------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _not_compared(values: Mapping[str, Any], scaling: Dict[str, Any], first: str, why: str) -> None:
+        """Say that nobody knows whether new members are like the first one. Raises SpecError where that is not allowed."""
+        if not values["vm_allow_other_seed"]:
+            raise SpecError("vm_name", scaling["set"], "new VMs could not be compared with {0}, so that they may lack what is in its cloud-init seed: {1}"
+                            .format(first, why.rstrip(".")), "Mend that, or give vm_allow_other_seed=true together with all that new VMs are to have",
+                            "unknown_seed")
+        scaling["said"].append("New VMs could not be compared with {0}: {1}".format(first, why))
+
     def _compare(self, plan: Dict[str, Any]) -> Dict[str, Any]:
-        """Whether the first member is as it would be made by what is known of it. Raises SpecError where its seed holds what is not known."""
+        """Whether the first member is as it would be made by what is given and known of it. Raises SpecError where its seed is not and that is not allowed."""
         scaling, values = plan["scaling"], self.values("scale")
         if scaling.pop("compare", None) is None:
             return plan  # a new set, or there is something in the way, which has been said
         result = self.registered(scaling["keeper"], self.args["compared"])
         first = scaling["first"]
         if "vms" not in result or result.get("reason"):
-            scaling["said"].append("New VMs could not be compared with {0}: {1}".format(first, user_message(result)))
+            self._not_compared(values, scaling, first, user_message(result))
             return plan
         other_seed, options = _scaling.differences(result)
-        if other_seed and not any(values.get(key) is not None for key in _scaling.SEED_VARIABLES):
-            raise SpecError("vm_ssh_key", None, "is missing, or something else that the cloud-init seed of {0} was made of: it holds more than is kept of it "
-                            "(a key, users, passwords, user data, packages ...)".format(first),
-                            "Give what new VMs are to have, in a file if it is secret (-e @file.yml); at least vm_ssh_key, or vm_ssh_key=none", "unknown_seed")
+        if other_seed and not values["vm_allow_other_seed"]:
+            raise _scaling.other_seed(scaling["set"], first, values, scaling["like"])
         if other_seed:
             scaling["said"].append("The cloud-init seed of new VMs differs from that of {0}".format(first))
         if options:

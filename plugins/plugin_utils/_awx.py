@@ -72,6 +72,7 @@ QUESTIONS: Dict[str, Question] = {
     "vm_host": Question("Host", "hosts"),
     "vm_user_data": Question("User data for cloud-init", lines=True, description="Beginning with #cloud-config, or a script."),
     "vm_packages": Question("Packages to install"),
+    "vm_allow_other_seed": Question("Make VMs that lack what else the set's first one got"),
     "vm_wait": Question("What to wait for"),
     "vm_scale_down": Question("Delete VMs beyond the number"),
     "vm_delete_disks": Question("Delete the disks too"),
@@ -84,7 +85,7 @@ QUESTIONS: Dict[str, Question] = {
     "vm_reserve_failures": Question("Hosts that may fail"),
 }
 # With vm_state create_vm can delete too; that is the template of delete_vm. New members of a set are like the first one.
-_UNASKED = {"scale": ("vm_state", "vm_image", "vm_flavor", "vm_network", "vm_ip", "vm_labels", "vm_packages", "vm_user_data", "vm_shutdown_timeout"),
+_UNASKED = {"scale": ("vm_state", "vm_image", "vm_flavor", "vm_network", "vm_ip", "vm_labels", "vm_shutdown_timeout"),
             "create": ("vm_state", "vm_confirm", "vm_delete_disks", "vm_shutdown_timeout", "vm_force")}
 
 

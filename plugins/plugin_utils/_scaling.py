@@ -414,7 +414,7 @@ def _first_addresses(first: Member, members: Sequence[Member]) -> List[str]:
 def _seed(vm: Mapping[str, Any], values: Mapping[str, Any]) -> Dict[str, Any]:
     """Whether there is a seed, and whose key is in it. What else is in it nobody keeps."""
     if not any(volume["disk"] == _SEED for volume in vm.get("volumes") or []):
-        return {"vm_seed_format": "none"} if vm.get("image") and not any(values.get(key) for key in SEED_VARIABLES) else {}
+        return {"vm_seed_format": "none"} if vm.get("image") and not any(values.get(key) not in (None, [], "none") for key in SEED_VARIABLES) else {}
     like = {"vm_seed_format": "nocloud"}  # also with an image that is not said to read one
     if values.get("vm_ssh_key") is None:
         like.update({"vm_key_name": str(vm["key_name"])} if vm.get("key_name") else {"vm_ssh_key": "none"})
@@ -426,6 +426,17 @@ def differences(result: Mapping[str, Any]) -> Tuple[bool, List[str]]:
     vm = (result.get("vms") or [{}])[0]
     actions = [str(action) for action in vm.get("actions") or []]
     return any("seed" in action for action in actions), [action[len("change "):] for action in actions if action.startswith("change ")]
+
+
+def other_seed(name: str, first: str, values: Mapping[str, Any], like: Mapping[str, Any]) -> SpecError:
+    """The refusal of new members whose seed would differ from the first one's: what could be missing, and what could be another one."""
+    given = [key for key in SEED_VARIABLES if values.get(key) is not None]
+    missing = [key for key in SEED_VARIABLES if key not in given and (key != "vm_ssh_key" or "vm_key_name" not in like)]
+    parts = ["what could be missing: {0}".format(", ".join(missing))] if missing else []
+    parts += ["what could be another one: {0}".format(", ".join(given))] if given else []
+    return SpecError("vm_name", name, "the cloud-init seed of new VMs would differ from that of {0}, of which no more is kept ({1})".format(
+        first, "; ".join(parts)), "Give what {0} was made with, in a file if it is secret (-e @file.yml; vm_ssh_key=none for no key), or "
+        "vm_allow_other_seed=true together with all that new VMs are to have".format(first), "unknown_seed")
 
 
 def names(items: Iterable[Member]) -> str:

@@ -23,12 +23,20 @@ import uuid
 import pytest
 import yaml
 
+from ansible_collections.kvmfleet.core.plugins.plugin_utils import _awx
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
+from ansible_collections.kvmfleet.core.tests.awx import awx_rules
 from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import MARK, FleetPlaybooks, Lab, kill_all
 from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BIN, ROOT
 
-TOKEN, SECRET = "s3cret-token", "s3cret-hmac"
+# Of digits only, as somebody may choose them: ansible-rulebook would make numbers of them
+TOKEN, SECRET = "31415926", "27182818"
+# What is on no machine is its private half
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@laptop"
 # As awx_configure names them
-SCALE, CREATE = "kvmfleet: Scale a set of VMs", "kvmfleet: Create VMs"
+SCALE, CREATE, DELETE = "kvmfleet: Scale a set of VMs", "kvmfleet: Create VMs", "kvmfleet: Delete VMs"
+CATALOGS = {"kvmfleet_images": {"debian:12": {}}, "kvmfleet_flavors": {"small": {"vcpus": 1, "memory": "1GiB"}}, "kvmfleet_networks": {"default": {}},
+            "kvmfleet_groups": {"blue": {}}}
 DEADLINE_S = 300
 RULEBOOKS = os.path.join(ROOT, "extensions", "eda", "rulebooks")
 
@@ -139,8 +147,15 @@ class Rulebook:
         self.process.wait()
 
 
+def job_templates():
+    """All that awx_configure makes, by name."""
+    settings = _awx.Settings("https://git.example.org/fleet.git", "ee:1", hosts=[Host("kvm1", zone="east", region="eu")])
+    made = _awx.objects(settings, Catalogs(CATALOGS), CATALOGS)
+    return {template["name"]: template for template in made["controller_templates"]}
+
+
 class _AwxHandler(http.server.BaseHTTPRequestHandler):
-    """As much of AWX's API as run_job_template uses."""
+    """As much of AWX's API as run_job_template uses, with AWX's rules for what a job is launched with."""
 
     def log_message(self, *arguments):
         pass
@@ -161,11 +176,10 @@ class _AwxHandler(http.server.BaseHTTPRequestHandler):
         elif path == "/api/v2/config/":
             self._say(200, {"version": "24.6.1"})
         elif path == "/api/v2/unified_job_templates/":
-            asks = {"ask_{0}_on_launch".format(what): False for what in ("limit", "labels", "inventory", "variables")}
             self._say(200, {"count": 1, "next": None, "results": [dict(
-                asks, id=number, type="job_template", name=name, summary_fields={"organization": {"name": "kvmfleet"}},
-                related={"launch": "/api/v2/job_templates/{0}/launch/".format(number)})
-                for number, name in enumerate(self.server.templates) if name == asked["name"]]})
+                {key: value for key, value in template.items() if key.startswith("ask_")}, id=number, type="job_template", name=name,
+                summary_fields={"organization": {"name": template["organization"]}}, related={"launch": "/api/v2/job_templates/{0}/launch/".format(number)})
+                for number, (name, template) in enumerate(self.server.templates.items()) if name == asked["name"]]})
         else:
             numbers = [int(number) for number in asked["id__in"].split(",")]
             self._say(200, {"count": len(numbers), "next": None, "results": [
@@ -173,15 +187,25 @@ class _AwxHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.launched.append((self.server.templates[int(self.path.split("/")[4])], sent["extra_vars"]))
+        name, template = list(self.server.templates.items())[int(self.path.split("/")[4])]
+        try:
+            _variables, ignored = awx_rules.launch(template, sent["extra_vars"])
+        except awx_rules.Refused as exc:
+            self.server.refused.append((name, str(exc)))
+            self._say(400, {"variables_needed_to_start": [str(exc)]})
+            return
+        self.server.launched.append((name, sent["extra_vars"], ignored))
         self._say(201, {"id": len(self.server.launched), "url": "/api/v2/jobs/{0}/".format(len(self.server.launched))})
 
 
 @pytest.fixture(scope="session")
 def awx():
-    """Somebody who answers like AWX: C(launched) are template and variables of each job, C(outcome) what becomes of them."""
+    """Somebody who answers like AWX: C(launched) are template, variables and ignored variables of each job, C(outcome) what becomes of them; C(refused)
+    are template and reason of each launch that was refused. There is no template that deletes VMs.
+    """
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _AwxHandler)
-    server.launched, server.outcome, server.templates = [], "successful", (SCALE, CREATE)
+    server.launched, server.refused, server.outcome = [], [], "successful"
+    server.templates = {name: template for name, template in job_templates().items() if name != DELETE}
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -204,6 +228,14 @@ def fleet(lab, tmp_path_factory):
     return FleetPlaybooks(lab, tmp_path_factory.mktemp("fleet"), vcpus=(100,))
 
 
+def _queue(name, bad, good, said):
+    """A ruleset with an event filter, and a source behind which nobody waits for an answer, as with the event streams of the EDA controller."""
+    return {"name": "A queue with {0}".format(name), "hosts": "all",
+            "sources": [{"eda.builtin.generic": {"payload": [{"payload": bad}, {"payload": good}], "shutdown_after": 86400},
+                         "filters": [{"kvmfleet.core." + name: {}}]}],
+            "rules": [{"name": "say it", "condition": said + " is defined", "action": {"debug": {"msg": "from the queue: {{ %s }}" % said}}}]}
+
+
 @pytest.fixture(scope="session")
 def rulebooks(fleet, awx, tmp_path_factory):
     """All rulebooks, started at once: name -> L(Rulebook). Those that need no file of their own are put into one process, each with a port of its own."""
@@ -216,8 +248,11 @@ def rulebooks(fleet, awx, tmp_path_factory):
             rulesets = yaml.safe_load(stream)
         rulesets[0]["sources"][0]["eda.builtin.webhook"]["port"] = ports[name]
         together += rulesets
+    alert = {"labels": {"kvmfleet_set": "queued", "kvmfleet_scale": "up"}, "fingerprint": "1", "startsAt": "2026-01-01T00:00:00Z"}
+    together += [_queue("vm_request", {"operation": "drop"}, {"operation": "delete", "vm_name": "queued"}, "event.request.vm_name"),
+                 _queue("alerts", {"alerts": [1]}, {"alerts": [alert]}, "event.scale.set")]
     (folder / "together.yml").write_text(yaml.safe_dump(together))
-    sets = {"web": {"vm_min": 1, "vm_max": 3, "vm_cooldown": 0}, "db": {"vm_max": 3, "vm_cooldown": 0}}
+    sets = {"web": {"vm_min": 1, "vm_max": 4, "vm_cooldown": 600, "vm_ssh_key": KEY}, "1e3": {"vm_max": 3, "vm_cooldown": 0}}
     controller = {"EDA_CONTROLLER_URL": "http://127.0.0.1:{0}".format(awx.server_address[1]), "EDA_CONTROLLER_TOKEN": "awx"}
     started = {}
     try:
@@ -225,7 +260,8 @@ def rulebooks(fleet, awx, tmp_path_factory):
         started["autoscale"] = Rulebook("kvmfleet.core.autoscale", tmp_path_factory.mktemp("autoscale"), inventory, [ports["autoscale"]],
                                         webhook_port=ports["autoscale"], autoscale_sets=sets)
         started["together"] = Rulebook(str(folder / "together.yml"), folder, inventory, [ports[name] for name in (
-            "webhook_hmac", "webhook_awx", "autoscale_awx")], controller, autoscale_sets=sets)
+            "webhook_hmac", "webhook_awx", "autoscale_awx")], controller, autoscale_sets=sets, webhook_group="blue",
+            webhook_operations=["create", "delete", "scale"])
         for rulebook in started.values():
             rulebook.ready()
         yield dict(started, ports=ports)

@@ -93,10 +93,34 @@ def test_what_a_seed_holds_is_asked_for(fleet, lab):
     made = fleet.does("scale_vm", vm_create_set="true", vm_alert="cpu", **packages, **VM, **UP)
     assert list(made.vms) == ["web-1"] and len(kept(lab).alerts) == 1
     step = dict(UP, vm_cooldown=0)
-    refused = fleet.refusal("scale_vm", **step)
-    assert refused.reason == "unknown_seed" and "web-1" in refused.message
+    before = lab.snapshot()
+    # Also where something is given, as AWX's surveys and credentials do it
+    refused = fleet.refusal("scale_vm", vm_ssh_key="none", vm_root_password="x", **step)
+    assert refused.reason == "unknown_seed" and "web-1" in refused.message and "vm_packages" in refused.message and lab.snapshot() == before
     same = fleet.does("scale_vm", **packages, **step)
     assert "differ" not in same.output and names(lab) == ["web-1", "web-2"]
+    other = fleet.does("scale_vm", vm_allow_other_seed="true", **step)
+    assert "differs from that of web-1" in other.output and names(lab) == ["web-1", "web-2", "web-3"]
+
+
+@pytest.mark.long
+def test_a_set_that_cannot_be_compared(fleet, lab):
+    """What it was made of has gone from the inventory: naming another is enough where that tells whether the seeds are the same, and nothing is made else."""
+    fleet.does("create_vm", vm_name="web", vm_count=1, vm_host="kvm1", vm_packages="vim", **VM, **STOPPED)
+    images = fleet.catalogs["kvmfleet_images"]
+    images["debian:13"] = images.pop("debian:12")
+    fleet.room((4, 4, 4))
+    named = dict(UP, vm_cooldown=0, vm_image="debian:13")
+    refused = fleet.refusal("scale_vm", **named)
+    assert refused.reason == "unknown_seed" and "vm_packages" in refused.message
+    assert "differs from that" not in fleet.does("scale_vm", vm_packages="vim", **named).output
+    # Where the first member is, there is no such network.
+    fleet.room((4, 4, 4), kvm1={"kvm_networks": {"default": {"bridge": "lost"}}}, kvm2={"kvm_networks": {"other": {"network": "default"}}})
+    elsewhere = dict(named, vm_network="other", vm_packages="vim")
+    refused = fleet.refusal("scale_vm", **elsewhere)
+    assert refused.reason == "unknown_seed" and "could not be compared with web-1" in refused.message
+    assert "could not be compared with web-1" in fleet.does("scale_vm", vm_allow_other_seed="true", **elsewhere).output
+    assert names(lab) == ["web-1", "web-2", "web-3"]
 
 
 def test_runs_that_meet_act_once(fleet, lab, tmp_path):

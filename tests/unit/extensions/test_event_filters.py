@@ -4,6 +4,7 @@
 """The event filters: whatever somebody sends, nothing passes but what is listed, in characters that nobody reads anything into."""
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import re
@@ -68,7 +69,8 @@ def test_what_is_asked_for_passes_as_the_playbooks_read_it() -> None:
                    "vm_host": "kvm1.example.org", "vm_zone": "east", "vm_region": "eu", "vm_spread": "zone", "vm_labels": {"tier": "front", "a": "b"},
                    "vm_state": "stopped"},
         "delete": {"vm_name": ["web", "db"], "vm_confirm": 2}, "power": {"vm_name": "web,db", "vm_action": "start"},
-        "scale": {"vm_name": "web", "vm_direction": "up", "vm_min": 1, "vm_max": 4, "vm_step": 1, "vm_cooldown": 0, "vm_alert": "abc@1"}}
+        "scale": {"vm_name": "web", "vm_direction": "up", "vm_min": 1, "vm_max": 4, "vm_step": 1, "vm_cooldown": 0, "vm_alert": "abc@1",
+                  "vm_ssh_key": key}}
     for operation, given_ in bodies.items():
         request = REQUESTS["read"](dict(given_, operation=operation), ALL)
         assert set(request["given"]) == set(given_)
@@ -77,6 +79,21 @@ def test_what_is_asked_for_passes_as_the_playbooks_read_it() -> None:
     request = REQUESTS["read"](dict(bodies["create"], operation="create"), ALL)
     assert (request["vm_labels"], request["vm_count"], request["vm_action"]) == ("a=b,tier=front", 3, "")
     assert REQUESTS["read"](dict(bodies["delete"], operation="delete"), ALL)["vm_name"] == "web,db"
+    for operation in ("create", "scale"):
+        assert REQUESTS["read"](dict(bodies[operation], operation=operation, vm_ssh_key="none"), ALL)["vm_ssh_key"] == "none"
+
+
+@pytest.mark.parametrize("name", ["vm_request", "alerts"])
+def test_without_a_request_a_bad_body_is_dropped_and_said(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In whatever task the source runs: an exception would end it."""
+    main = {"vm_request": REQUESTS, "alerts": ALERTS}[name]["main"]
+
+    async def source() -> Any:
+        return main({"payload": []})
+
+    assert main({"payload": []}) == [] and asyncio.run(source()) == []
+    assert [(record.name, record.getMessage()[:29]) for record in caplog.records] == [
+        ("kvmfleet.core." + name, "A body was dropped: The body ")] * 2
 
 
 @pytest.mark.parametrize(("payload", "said"), [
@@ -84,7 +101,10 @@ def test_what_is_asked_for_passes_as_the_playbooks_read_it() -> None:
     ({"operation": "create", "vm_name": "web", "ansible_host": "x"}, "ansible_host"),
     ({"operation": "delete", "vm_name": "web-*"}, "vm_name"), ({"operation": "power", "vm_name": "web", "vm_action": "explode"}, "vm_action"),
     ({"operation": "scale", "vm_name": "web", "vm_count": True}, "vm_count"), ({"operation": "scale", "vm_name": "web", "vm_count": "٣"}, "vm_count"),
+    ({"operation": "scale", "vm_name": "web", "vm_ssh_key": "/root/.ssh/id_rsa.pub"}, "vm_ssh_key"),
+    ({"operation": "create", "vm_name": "web", "vm_ssh_key": "nonesuch"}, "vm_ssh_key"),
     ({"operation": "create", "vm_name": "web\n"}, "vm_name"), ({"operation": "create", "vm_name": ""}, "vm_name is missing"),
+    ({"operation": "power", "vm_name": "web"}, "vm_action is missing"),
     ({"operation": "create", "vm_name": "web", "vm_labels": {"a": "{{ b }}"}}, "vm_labels"), ({"operation": "delete", "vm_name": ["a"] * 101}, "vm_name")])
 def test_refusals_say_what_is_wrong(payload: Dict[str, Any], said: str) -> None:
     assert said in refusal(REQUESTS, payload, ALL)

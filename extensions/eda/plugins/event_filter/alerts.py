@@ -4,11 +4,13 @@
 """An event filter for ansible-rulebook: out of a body of Alertmanager, one event for each set that its alerts want scaled.
 
 A body that is refused is answered with 400 and why. What passes has no character that Ansible, AWX or a shell could read anything into.
-Runs in ansible-rulebook, where collections cannot be imported: it stands alone.
+Runs in ansible-rulebook, where collections cannot be imported.
 """
 from __future__ import annotations
 
+import os
 import re
+import runpy
 from typing import Any, Dict, List, Tuple
 
 DOCUMENTATION = r"""
@@ -18,6 +20,8 @@ description:
     Others, and those that are resolved, are passed over. See docs/events.md.
   - All alerts for one set and direction become one event with C(event.scale.set), and in C(event.scale.given) C(vm_name), C(vm_namespace) and C(vm_group)
     if there are any, C(vm_direction) and C(vm_alert), start and fingerprint of each.
+  - Any other body is answered with 400 and why. Where no request waits for an answer (event streams of the EDA controller), it is dropped, and the log
+    says so.
 """
 
 EXAMPLES = r"""
@@ -32,10 +36,8 @@ _SET = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,64}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 _MOST_ALERTS = 50  # of one set: the oldest
-
-
-class Refusal(Exception):
-    """Why a body is refused, in words for whoever sent it."""
+_REFUSAL = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "_refusal.py"))
+Refusal = _REFUSAL["Refusal"]
 
 
 def _alert(number: int, alert: Any) -> Tuple[str, str, str]:
@@ -81,6 +83,5 @@ def main(event: Dict[str, Any]) -> List[Dict[str, Any]]:
     try:
         return [{"scale": request} for request in read(event.get("payload"))]
     except Refusal as exc:
-        from aiohttp import web  # only ansible-rulebook has it
-
-        raise web.HTTPBadRequest(text="{0}\n".format(exc)) from None
+        refused: List[Dict[str, Any]] = _REFUSAL["refuse"]("kvmfleet.core.alerts", exc)
+        return refused

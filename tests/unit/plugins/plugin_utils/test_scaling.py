@@ -266,5 +266,16 @@ def test_seeds() -> None:
     bare = member(1, volumes=vm(1)["volumes"][:1], disks=vm(1)["disks"][:1])
     assert like(bare)["vm_seed_format"] == "none"
     assert "vm_seed_format" not in like(bare, vm_packages="vim")
+    assert like(bare, vm_ssh_key="none")["vm_seed_format"] == "none", "no key is nothing that needs a seed"
     changed = {"vms": [{"actions": ["change description", "write the cloud-init seed"]}]}
     assert _scaling.differences(changed) == (True, ["description"]) and _scaling.differences({"vms": [{"actions": []}]}) == (False, [])
+
+
+def test_what_is_said_of_another_seed() -> None:
+    """The refusal names what could be missing and what could be wrong, and no value."""
+    given = values(vm_root_password="hush", vm_user_data="#!/bin/sh")
+    text = str(_scaling.other_seed("web", "web-1", given, {"vm_key_name": "team"}))
+    missing, _mark, other = text.partition("another one: ")
+    assert "missing: vm_users, " in missing and "vm_packages" in missing and "vm_allow_other_seed=true" in text and "hush" not in text
+    assert other.startswith("vm_root_password, vm_user_data)") and "vm_ssh_key," not in text
+    assert "missing: vm_ssh_key, vm_users" in str(_scaling.other_seed("web", "web-1", values(), {"vm_ssh_key": "none"}))
