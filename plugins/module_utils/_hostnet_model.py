@@ -35,7 +35,7 @@ PARKED = "#kvmfleet# "
 ADDED = "#kvmfleet+\n"       # the line after it was added by us
 NAME_MAX = 15            # IFNAMSIZ of the kernel is 16 with the zero at the end
 VXLAN_PORT = 4789
-PHYSICAL = ("physical", "veth")      # kinds of links that nobody's configuration has to make
+PHYSICAL = ("physical", "veth", "dsa")      # kinds of links that nobody's configuration has to make
 _IFNAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 _KEYS = frozenset((
     "name", "type", "link", "links", "vlan", "vni", "group", "peers", "local", "port", "bond", "addresses", "gateway4", "gateway6", "nameservers", "dhcp4",

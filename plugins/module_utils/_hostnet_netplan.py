@@ -21,6 +21,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model impor
     Plan,
     unpark,
 )
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 
 PATH = "/etc/netplan/60-kvmfleet.yaml"
 _ADDRESSING = frozenset(("addresses", "dhcp4", "dhcp6", "gateway4", "gateway6", "routes", "nameservers", "link-local", "accept-ra", "interfaces", "id", "link"))
@@ -96,6 +97,11 @@ def _device(plan: Plan, device: Device) -> Tuple[str, Dict[str, Any]]:
 def render(plan: Plan) -> Dict[str, File]:
     """The file of ours, and beside it what netplan has no words for: the peers of VXLANs, as drop-ins of networkd or as a dispatcher of NetworkManager."""
     sections: Dict[str, Dict[str, Any]] = {}
+    for network in plan.networks:
+        direct = [route.to for route in network.routes or () if not route.via]
+        if direct and plan.renderer == "NetworkManager":
+            raise SpecError("host_network_networks", network.name, "netplan hands no routes without a router to NetworkManager ({0})".format(", ".join(direct)),
+                            "Give via, or an address of the host in that subnet")
     kinds = {link.name: link.kind for link in plan.links}
     for device in plan.devices:
         if not device.ours and kinds.get(device.name, "physical") not in PHYSICAL:

@@ -67,7 +67,8 @@ def expected(plan: Plan, released: Sequence[str] = ()) -> List[Dict[str, Any]]:
             item["master"] = device.master
         item["data"] = _data(device)
         if device.addressed and network.routes:
-            item["routes"] = [route.shown for route in network.routes]
+            # By way of an address from DHCP they come when that comes
+            item["routes"] = [route.shown for route in network.routes if not (network.dhcp4 if route.version == 4 else network.dhcp6)]
         result.append(item)
     return result
 

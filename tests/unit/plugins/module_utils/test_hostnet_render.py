@@ -226,6 +226,8 @@ def test_routes_on_every_system() -> None:
     bridge = yaml.safe_load(_hostnet_netplan.render(plan(ROUTED, "netplan"))[_hostnet_netplan.PATH][1])["network"]["bridges"]["br-lan"]
     assert bridge["routes"] == [{"to": "0.0.0.0/0", "via": "192.0.2.1"}, {"to": "10.0.0.0/8", "via": "192.0.2.254"}, {"to": "10.7.0.0/16", "scope": "link"},
                                 {"to": "2001:db8:1::/48", "via": "fe80::1"}]
+    with pytest.raises(SpecError, match="10.7.0.0/16"):
+        _hostnet_netplan.render(plan(ROUTED, "netplan", renderer="NetworkManager"))
     lines = _stanzas(_hostnet_ifupdown.render(plan(ROUTED, "ifupdown"))[_hostnet_ifupdown.PATH][1])["br-lan"]
     assert [line for line in lines if "route" in line] == [
         "up ip -4 route replace 10.0.0.0/8 via 192.0.2.254 dev br-lan", "up ip -4 route replace 10.7.0.0/16 dev br-lan",
