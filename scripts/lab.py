@@ -98,6 +98,11 @@ def podman(*argv: str, timeout_s: float = 180, check: bool = True) -> str:
     return run(["podman", "--log-level=error", "--runtime=runc"] + list(argv), timeout_s=timeout_s, check=check).stdout.strip()
 
 
+def default_name() -> str:
+    """The lab that C(make lab) makes; another one where the machine has one of that name already."""
+    return os.environ.get("KVMFLEET_LAB") or "lab"
+
+
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
     """Wait for a lock of this machine."""
@@ -304,7 +309,7 @@ class Lab:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
             raise LabError("--name {0}: use lower-case letters, digits and '-', at most 31".format(name))
         self.name = name
-        self.folder = folder or (ROOT / "lab" if name == "lab" else ROOT / ".ansible" / "labs" / name)
+        self.folder = folder or (ROOT / "lab" if name == default_name() else ROOT / ".ansible" / "labs" / name)
         self.state = STATE / name
         self.netns = "kvmfleet-lab-{0}".format(name)
         self.uplink = "kfl-{0}".format(short(name))
@@ -741,7 +746,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="lab.sh", description="Several real hosts on this machine, as containers")
     parser.add_argument("verb", choices=("up", "down", "status", "start", "stop"))
     parser.add_argument("hosts_named", metavar="HOST", nargs="*", help="for start and stop")
-    parser.add_argument("--name", default="lab", help="of the lab")
+    parser.add_argument("--name", default=default_name(), help="of the lab; the default is that of `make lab`: $KVMFLEET_LAB, else lab")
     parser.add_argument("--hosts", type=int, default=3, help="how many")
     parser.add_argument("--suites", default="bookworm,trixie", help="Debian releases: the last ones for the last hosts, the first one for all before")
     parser.add_argument("--network-system", default="networkd", help="what configures eth0 on the hosts, in turn: " + ", ".join(SYSTEMS))

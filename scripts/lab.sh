@@ -11,7 +11,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
-    as_root=(sudo "--preserve-env=KVMFLEET_MIRROR,http_proxy,https_proxy,no_proxy")
+    as_root=(sudo "--preserve-env=KVMFLEET_LAB,KVMFLEET_MIRROR,http_proxy,https_proxy,no_proxy")
 fi
 # Python's byte code of a checkout that belongs to somebody else is not root's to write
 exec "${as_root[@]}" env PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 "$here/lab.py" "$@"

@@ -22,8 +22,18 @@ class ActionModule(FleetAction):
             "project_url": {"type": "str"}, "ee_image": {"type": "str"}, "organization": {"type": "str", "default": "kvmfleet"},
             "project_branch": {"type": "str"}, "project_credential": {"type": "str"}, "fleet_file": {"type": "str", "default": "fleet.yml"},
             "credential": {"type": "str", "default": "kvmfleet hosts"}, "ssh_key": {"type": "str", "no_log": True}, "known_hosts": {"type": "str"},
-            "guest_credential": {"type": "str"}, "galaxy_credential": {"type": "str", "default": "Ansible Galaxy"},
+            "guest_credential": {"type": "str"}, "vault_credential": {"type": "str"}, "galaxy_credential": {"type": "str", "default": "Ansible Galaxy"},
             "forks": {"type": "int", "default": 50}, "refresh_minutes": {"type": "int", "default": 15},
+            "notifications": {"type": "list", "elements": "dict", "options": {
+                "name": {"type": "str", "required": True}, "events": {"type": "list", "elements": "str", "choices": list(_awx.EVENTS), "default": ["error"]},
+                "groups": {"type": "list", "elements": "str"},
+                "mail": {"type": "dict", "options": {
+                    "host": {"type": "str", "required": True}, "sender": {"type": "str", "required": True},
+                    "recipients": {"type": "list", "elements": "str", "required": True}, "port": {"type": "int"}, "timeout": {"type": "int"},
+                    "use_tls": {"type": "bool"}, "use_ssl": {"type": "bool"}, "username": {"type": "str"}, "password": {"type": "str", "no_log": True}}},
+                "webhook": {"type": "dict", "options": {
+                    "url": {"type": "str", "required": True}, "http_method": {"type": "str", "choices": ["POST", "PUT"]}, "headers": {"type": "dict"},
+                    "disable_ssl_verification": {"type": "bool"}, "username": {"type": "str"}, "password": {"type": "str", "no_log": True}}}}},
         })
         result["changed"] = False
         try:
@@ -50,5 +60,5 @@ class ActionModule(FleetAction):
         raw = {name: seen[name] for name in known if name in seen}
         settings = _awx.Settings(hosts=[self._read(name) for name in names], **args)
         objects = _awx.merged(_awx.objects(settings, Catalogs(with_shipped(raw, raw.get(SHIPPED))), raw), given)
-        _awx.notify(objects, settings.organization)
+        _awx.notify(objects, settings)
         return objects

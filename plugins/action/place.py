@@ -13,12 +13,12 @@ from ansible.utils.display import Display
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import CAPACITY_CODES
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Plan
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, told_name
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _placement_report, _request, _settle
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import PlanAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import (
     Context, FleetPlan, State, Wish, holders, plan_requests, still_holds, without_claims)
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import user_message
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import nobody_answered, user_message, where_to_look
 
 display = Display()
 
@@ -68,7 +68,7 @@ class ActionModule(PlanAction):
 
     def _silent(self, states: Mapping[str, State]) -> Dict[str, str]:
         """Host -> why it did not answer."""
-        return {name: " ".join(str(self.registered(name, self.args["capacity"]).get("msg") or "no answer").split()) for name, state in states.items()
+        return {name: _why_silent(self.registered(name, self.args["capacity"])) for name, state in states.items()
                 if state is None and name in (self._vars.get("ansible_play_hosts_all") or [])}
 
     def _wishes(self, plan: Mapping[str, Any]) -> List[Wish]:
@@ -85,8 +85,8 @@ class ActionModule(PlanAction):
         silent = self._silent(states)
         plan.update(silent=silent, silent_first=silent)
         if silent and len(silent) == len(self.hosts()):
-            why = SpecError("kvm_hosts", None, "no host answered: {0}".format("; ".join("{0}: {1}".format(*pair) for pair in sorted(silent.items())[:3])),
-                            "Look whether libvirt runs there and may be used", "host_unreachable")
+            why = SpecError("kvm_hosts", None, "no host answered: {0}".format(nobody_answered(silent)),
+                            where_to_look([self.registered(name, self.args["capacity"]) for name in silent]), "host_unreachable")
             return self._refuse(plan, str(why), why.code)
         # One random value per run, the same for all its VMs: ordered by VM, two batches could withdraw from each other for ever.
         plan["ticket"] = secrets.token_hex(8)
@@ -127,7 +127,9 @@ class ActionModule(PlanAction):
                 if self._task.check_mode:
                     without.notes.append("other runs have claims that are in the way of this; a real run would wait for them")
                     return without
-                why = "room, addresses or a quota are claimed by other runs ({0})".format(", ".join(sorted({str(vm["name"]) for vm in rivals})[:3]))
+                reader = next((str(w.values["vm_group"]) for w in wishes if w.values.get("vm_group")), None)
+                named = sorted({"VM " + told_name(str(vm["name"]), vm.get("group"), reader) for vm in rivals})
+                why = "room, addresses or a quota are claimed by other runs ({0})".format(", ".join(named[:3]))
                 held = {str(vm["name"]): host for host, vm in holders(states) if vm.get("ticket") == context.ticket and vm.get("phase") == "pending"}
                 return FleetPlan(placement=without.placement, fresh=held, waiting=dict.fromkeys(without.placement.hosts, why), sweep=without.sweep,
                                  yields=any(str(vm.get("ticket") or "") < str(context.ticket) for vm in rivals), notes=without.notes)
@@ -141,6 +143,8 @@ class ActionModule(PlanAction):
             display.display("\n".join([""] + _placement_report.lines(made.placement, silent) + [""]))
 
     def _ready(self, plan: Dict[str, Any], made: FleetPlan, wishes: Sequence[Wish], step: str) -> Dict[str, Any]:
+        if wishes and made.removed:
+            _request.check_confirm(wishes[0].values, len(made.removed), sorted(made.removed))
         waits = {r.name for w in wishes for r in w.requests if _request.default_wait(w.values) != "none"}
         claimed = {host: sorted(name for name, where in made.fresh.items() if where == host) for host in set(made.fresh.values())}
         plan.update(vms=made.items, claimed=claimed, step=step, next="build", claims=step == "build", fresh=made.fresh)
@@ -223,7 +227,7 @@ class ActionModule(PlanAction):
         silent = sorted(host for host in plan["reachable"] if states[host] is None)
         plan["silent"] = dict(plan["silent_first"])
         for host in silent:
-            plan["silent"][host] = " ".join(str(self.registered(host, self.args["seen"]).get("msg") or "no answer").split())
+            plan["silent"][host] = _why_silent(self.registered(host, self.args["seen"]))
         note = "{0} did not answer any more after the claims: a VM of the same name there would not have been seen".format(", ".join(silent))
         plan["notes"] = [n for n in plan["notes"] if "did not answer any more" not in n] + ([note] if silent else [])
         addressed = any(vm.get("addresses") for _host, vm in holders(states) if vm.get("ticket") == plan["ticket"] and str(vm["name"]) in mine)
@@ -347,6 +351,10 @@ class ActionModule(PlanAction):
             if names:
                 work[host] = [{"name": name, "uuid": made[name]} if made.get(name) else {"name": name} for name in names]
         return {"work": work}
+
+
+def _why_silent(result: Mapping[str, Any]) -> str:
+    return user_message(result) if result.get("msg") else "no answer"
 
 
 def _code(placement: Plan, refusals: Sequence[str] = ()) -> str:

@@ -16,6 +16,7 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet_vms, _
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import CheckedAction
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Wish
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import user_message
 
 VERBS = ("create", "converge", "scale", "delete", "power", "list")
 
@@ -31,7 +32,7 @@ class ActionModule(CheckedAction):
     def _found(self, variable: str, host: str) -> List[Mapping[str, Any]]:
         looked = self._vars["hostvars"][host].get(variable) or {}
         if "vms" not in looked:
-            raise SpecError("vm_host", host, "could not be asked which VMs it has: {0}".format(" ".join(str(looked.get("msg")).split())),
+            raise SpecError("vm_host", host, "could not be asked which VMs it has: {0}".format(user_message(looked)),
                             "Nothing was done. Repair the host, or leave it out with --limit", "host_unreachable")
         return list(looked["vms"])
 
@@ -133,7 +134,8 @@ class ActionModule(CheckedAction):
         # Which of several hosts has a VM, and what a pattern means today, only the hosts know.
         needs_lookup = not selection.exact or len(left) > 1
         if needs_lookup and found is None:
-            plan.update(lookup=True, patterns=selection.names + selection.patterns)
+            # A VM that is named exactly is looked up whosever it is: see _refuse_others().
+            plan.update(lookup=True, patterns=selection.names + selection.patterns, look_group=None if selection.names else selection.group)
             return plan
         if found is not None:
             plan["names"] = {host.name: _matching(self._found(found, host.name), selection) for host in left}

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata, _progress
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord, Policy, compute, pool_use
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size, told_name
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pools
 
 LOCK_DIR = "/run/kvmfleet"
@@ -153,16 +153,21 @@ def stale_claims(records: Sequence[DomainRecord], ttl_s: float) -> List[DomainRe
             and _metadata.age_seconds(r.metadata.claimed or "") > ttl_s]
 
 
-def check_unique(records: Sequence[DomainRecord], name: str, uuid: Optional[str], macs: Sequence[str], addresses: Sequence[str]) -> None:
-    """Raises SpecError where a UUID, MAC or static address of VM C(name) belongs to another domain of this host."""
+def check_unique(records: Sequence[DomainRecord], name: str, uuid: Optional[str], macs: Sequence[str], addresses: Sequence[str],
+                 group: Optional[str] = None) -> None:
+    """Raises SpecError where a UUID, MAC or static address of VM C(name) belongs to another domain of this host.
+
+    :param group: of the VM; other groups' domains are not named to it
+    """
     for other in records:
         if other.name == name:
             continue
+        holder = told_name(other.name, other.metadata.group if other.metadata else None, group)
         if uuid and other.uuid == uuid:
-            raise SpecError("uuid", uuid, "belongs to domain {0}".format(other.name), "Leave uuid out", "uuid_in_use")
+            raise SpecError("uuid", uuid, "belongs to domain {0}".format(holder), "Leave uuid out", "uuid_in_use")
         for mac in macs:
             if mac in other.macs:
-                raise SpecError("mac", mac, "is used by domain {0}".format(other.name), "Use another, or none to get one made", "mac_in_use")
+                raise SpecError("mac", mac, "is used by domain {0}".format(holder), "Use another, or none to get one made", "mac_in_use")
         for address in addresses:
             if other.metadata and address.split("/")[0] in [a.split("/")[0] for a in other.metadata.addresses]:
-                raise SpecError("addresses", address, "is the address of domain {0}".format(other.name), "Use another address", "ip_in_use")
+                raise SpecError("addresses", address, "is the address of domain {0}".format(holder), "Use another address", "ip_in_use")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
@@ -53,8 +54,9 @@ def policy_from_params(params: Mapping[str, Any]) -> Policy:
     policy = Policy()
     for key, value in (params.get("ratios") or {}).items():
         if value is not None:
-            if value <= 0:
-                raise SpecError("ratios.{0}".format(key), value, "is not positive", "1.0 gives out what there is, 4.0 four times as much")
+            if not value > 0 or math.isinf(value):
+                raise SpecError("ratios.{0}".format(key), value, "is not positive" if value <= 0 else "is not a number",
+                                "1.0 gives out what there is, 4.0 four times as much")
             policy.ratios[key] = float(value)
     for name, target in (("reserved", policy.reserved), ("totals", policy.totals)):
         for key, value in (params.get(name) or {}).items():

@@ -93,6 +93,9 @@ def _guarded(work: Callable[[], None], outcome: Outcome) -> None:
         work()
     except (SpecError, FleetError, libvirt.libvirtError) as exc:
         outcome.error = exc
+    except Exception as exc:  # noqa: BLE001 - a fault of ours must not keep what has been made from being undone
+        outcome.error = FleetError("Unexpected {0}: {1}. This is a defect of kvmfleet.core; please report it with what was asked for".format(
+            type(exc).__name__, _volumes.one_line(exc)), "internal")
     outcome.seconds += time.monotonic() - start
 
 
@@ -198,7 +201,7 @@ class Converger:
             addresses = plan.metadata.addresses if plan.changed else []
             uuid = plan.spec.uuid if plan.kind == "create" else None
             if addresses or uuid:
-                _admission.check_unique(self._others(), plan.spec.name, uuid, [], addresses)
+                _admission.check_unique(self._others(), plan.spec.name, uuid, [], addresses, plan.metadata.group)
 
     def _check_room(self, outcomes: Sequence[Outcome]) -> None:
         if not outcomes:
@@ -224,8 +227,8 @@ class Converger:
 
     def _check_deletions(self, outcomes: Sequence[Outcome]) -> None:
         """Refuse to delete a volume that somebody else needs: attached to another domain, or the backing file of what stays."""
-        doomed_names = {v.name for o in outcomes for v in self._doomed(o)}
-        if not doomed_names:
+        going_paths = {os.path.realpath(self.host.pools.get(v.pool).path_of(v.name)) for o in outcomes for v in self._doomed(o)}
+        if not going_paths:
             return
         usage = _volumes.usage(self.host.conn, {r.name: _definitions(r) for r in self.host.domains.values()})
         going = {o.name for o in outcomes}
@@ -234,7 +237,7 @@ class Converger:
                 path = self.host.pools.get(volume.pool).path_of(volume.name)
                 for real in sorted({path, os.path.realpath(path)}):
                     domains = [d for d in usage.domains.get(real, []) if d not in going]
-                    overlays = [n for n in usage.overlays.get(real, []) if n not in doomed_names]
+                    overlays = [p for p in usage.overlays.get(real, []) if os.path.realpath(p) not in going_paths]
                     reason = _volumes.Usage({real: domains}, {real: overlays}).why_needed(real)
                     if reason:
                         outcome.error = SpecError("name", outcome.name, "its volume {0} cannot go: {1}".format(volume.name, reason),
@@ -327,7 +330,7 @@ class Converger:
                 self._book(outcome)
             self._build(plan, outcome)
             self._verify(plan, outcome)
-        except (SpecError, FleetError, libvirt.libvirtError):
+        except Exception:  # whatever it was
             if not self.options.atomic:
                 self._undo(outcome)
             raise

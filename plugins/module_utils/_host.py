@@ -12,7 +12,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import Dom
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import NicSpec, SpecError, VmSpec, mac_for
 from ansible_collections.kvmfleet.core.plugins.module_utils._virt_probe import kept_virt_type
-from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pools, Volume, find_image
+from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pools, Volume, find_image, overlays
 
 try:
     import libvirt
@@ -40,9 +40,11 @@ class Host:
         self._guests: Optional[Dict[str, List[str]]] = None
         self._machines: Dict[str, List[str]] = {}
         self.macs: Dict[str, str] = {}
+        self._overlays: Optional[Dict[str, List[str]]] = None
 
     def look(self) -> None:
         """Read every domain anew."""
+        self._overlays = None
         self.domains = {r.name: r for r in records(self.conn)}
         self.macs = {mac: r.name for r in self.domains.values() for mac in r.macs}
 
@@ -59,6 +61,12 @@ class Host:
         else:
             self.domains[name] = found
         return found
+
+    def overlays(self) -> Dict[str, List[str]]:
+        """The paths of overlays by that of what they lie on; looked for once after each look."""
+        if self._overlays is None:
+            self._overlays = overlays(self.conn)
+        return self._overlays
 
     def image(self, image: str, pool: Optional[str]) -> Volume:
         """The volume of a base image, looked up once for all VMs. Raises SpecError."""

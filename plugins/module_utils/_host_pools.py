@@ -52,7 +52,11 @@ class PoolSpec:
 
 
 def _normal(path: Optional[str]) -> Optional[str]:
-    return os.path.normpath(path) if path else None
+    return "/" + os.path.normpath(path).lstrip("/") if path else None  # POSIX lets normpath leave two slashes alone
+
+
+def _same_place(one: Optional[str], other: Optional[str]) -> bool:
+    return bool(one and other and os.path.realpath(one) == os.path.realpath(other))
 
 
 def check_pool(spec: PoolSpec) -> None:
@@ -173,7 +177,7 @@ class PoolConverger:
             steps.append(("stop pool {0}".format(self.spec.name), self.handle.destroy))
         if self.handle.isPersistent():
             steps.append(("undefine pool {0}".format(self.spec.name), self.handle.undefine))
-        if kind == "dir" and path and os.path.isdir(path):
+        if kind == "dir" and path and os.path.isdir(path) and not os.path.islink(path):
             steps.append(("remove folder {0}".format(path), lambda: os.rmdir(str(path))))
         return converged(before, {}, steps, check)
 
@@ -191,7 +195,7 @@ class PoolConverger:
             there = observed(other.XMLDesc())
             same = (spec.kind == there.type and (spec.volume_group, spec.server, spec.export) == (there.volume_group, there.server, there.export)
                     if spec.kind != "dir" else False)
-            if same or (spec.target and spec.target == _normal(there.path)):
+            if same or _same_place(spec.target, there.path):
                 option = (_SOURCES[spec.kind] or ("path",))[-1]
                 raise SpecError(option, getattr(spec, option), "is that of pool {0} already, and would be given out twice".format(there.name),
                                 "Use that pool, or another source", "pool_source_in_use")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
@@ -159,7 +160,8 @@ def to_element(meta: VmMetadata, namespaced: bool = True) -> ET.Element:
 
 
 def _int(text: Optional[str]) -> Optional[int]:
-    return int(text) if text is not None and text.strip().lstrip("-").isdigit() else None
+    """A count; nothing where it is none, whoever wrote that: one domain must not make its host unreadable, or seem to have more room."""
+    return int(text) if text is not None and re.match(r"[0-9]{1,19}\s*$", text.strip()) else None
 
 
 def from_element(root: ET.Element) -> VmMetadata:

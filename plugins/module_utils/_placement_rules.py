@@ -12,6 +12,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters i
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_ledger import Ask, Ledger, add
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Refusal, Request, Selector
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_search import Kind
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import told_name
 
 Unit = Tuple[int, ...]   # VMs of the batch, by number, that go to one host
 
@@ -64,7 +65,8 @@ class Neighbours:
                 return Refusal("anti_affinity", "{0} has {1}, which {2} must not share a host with".format(name, selector, request.name))
         for at, vm in self.shy:
             if at == host and any(selector.matches(request.name, labels) for selector in vm.anti_affinity):
-                return Refusal("anti_affinity", "{0} has {1}, which must not share a host with {2}".format(name, vm.name, request.name))
+                return Refusal("anti_affinity", "{0} has VM {1}, which must not share a host with {2}".format(
+                    name, told_name(vm.name, vm.group, request.group), request.name))
         for selector in request.affinity:
             there = self.on_hosts(selector)
             if there and host not in there:

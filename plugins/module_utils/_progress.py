@@ -4,23 +4,36 @@
 """How far a module is, in a small file that the control node looks at meanwhile.
 
 Saying something costs nothing but an entry in a dict: a thread writes the file, and not before the module has worked for some seconds. The file is for its
-owner alone, holds names and states but no options, and goes with the module; nothing depends on it.
+owner alone, in a folder of each user's own, holds names and states but no options, and goes with the module; nothing depends on it.
 """
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
-FOLDER = "/run/kvmfleet/progress"
+FOLDER = "/run/kvmfleet/progress"  # with a minus and the user's number behind it, see L(own_path)
 FIRST_S = 3.0
 _EVERY_S = 1.0
 _STALE_S = 86400.0
 
 Text = Union[str, Callable[[], str]]
+
+
+def own_path(path: str) -> str:
+    """A file in FOLDER in the folder of this process's user: who comes first must not keep others out. Any other path as it is."""
+    folder, name = os.path.split(path)
+    return os.path.join("{0}-{1}".format(folder, os.geteuid()), name) if folder == FOLDER else path
+
+
+def reading(path: str) -> List[str]:
+    """The command that prints, on the same host and as the same user, what is in the file that L(own_path) says."""
+    folder, name = os.path.split(path)
+    return ["sh", "-c", 'exec cat "$0-$(id -u)/$1"', folder, name] if folder == FOLDER else ["cat", path]
 
 
 class Progress:
@@ -82,6 +95,8 @@ def _write(path: str, text: str) -> None:
         os.makedirs(os.path.dirname(folder), mode=0o770, exist_ok=True)
         with contextlib.suppress(FileExistsError):  # another run makes it at the same moment
             os.mkdir(folder, mode=0o700)
+    if folder.startswith(FOLDER) and os.lstat(folder).st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "is somebody else's", folder)
     _remove_stale(folder)
     new = path + ".new"
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as handle:
@@ -103,7 +118,7 @@ _current = Progress(None)
 def start(path: Optional[str]) -> None:
     """Begin to tell how far this process is."""
     global _current  # pylint: disable=global-statement
-    _current = Progress(path)
+    _current = Progress(own_path(path) if path else None)
 
 
 def stop() -> None:

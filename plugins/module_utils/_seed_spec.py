@@ -345,7 +345,10 @@ def is_crypt_hash(text: str) -> bool:
     return bool(_CRYPT.match(text))
 
 
-def _password(option: str, value: str) -> str:
+def _password(option: str, given: Any) -> str:
+    value = str(given)
+    if isinstance(given, (list, tuple, dict)):
+        raise SpecError(option, None, "is not a text", "Give a password of one line, or better its hash (mkpasswd)")
     if not value or re.search("[\x00-\x1f\x7f]", value):
         raise SpecError(option, None, "is empty or has control characters", "Give a password of one line, or better its hash (mkpasswd)")
     return value

@@ -18,13 +18,15 @@ _UNITS = {
     "B": 1, "K": KIB, "KIB": KIB, "KB": 10 ** 3, "M": MIB, "MIB": MIB, "MB": 10 ** 6,
     "G": GIB, "GIB": GIB, "GB": 10 ** 9, "T": TIB, "TIB": TIB, "TB": 10 ** 12,
 }
-_SIZE = re.compile(r"^\s*([+-]?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*$")
+_SIZE = re.compile(r"^\s*([+-]?[0-9]{1,19}(?:\.[0-9]{1,18})?)\s*([A-Za-z]*)\s*$")
 _LABEL = re.compile(r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 _MAC = re.compile(r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 _LABEL_KEY = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?\Z")
 _SERIAL = re.compile(r"^[A-Za-z0-9_.+ -]{1,36}\Z")  # libvirt's own schema; guests see 20 characters of a virtio disk's
 _TOKEN = re.compile(r"^[0-9a-f]{1,64}\Z")
 _TIMESTAMP = re.compile(r"^[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z\Z")
+WILDCARDS = "*?["  # what makes a name a pattern
+_LONGEST_NAME = 191  # three labels
 _VOLUME_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._:+@-]{0,199}\Z")
 
 POWER_STATES = ("present", "running", "stopped", "paused", "restarted")
@@ -114,11 +116,11 @@ def human_size(size: int) -> str:
 def parse_milli(option: str, value: Any) -> int:
     """Thousandths of a count: C(500m) is 500, C(2) is 2000, C(1.5) is 1500."""
     text = str(value).strip()
-    match = re.match(r"^([0-9]+)m$", text)
+    match = re.match(r"^([0-9]{1,12})m$", text)
     if match:
         milli = int(match.group(1))
     else:
-        match = re.match(r"^([0-9]+)(?:\.([0-9]{1,3}))?$", text)
+        match = re.match(r"^([0-9]{1,12})(?:\.([0-9]{1,3}))?$", text)
         if not match:
             raise SpecError(option, value, "is not a number of vcpus", "Write 2, 1.5 or 500m (thousandths)")
         milli = int(match.group(1)) * 1000 + int((match.group(2) or "0").ljust(3, "0"))
@@ -129,7 +131,7 @@ def parse_milli(option: str, value: Any) -> int:
 
 def parse_int(option: str, value: Any, minimum: int, maximum: Optional[int] = None, what: str = "a whole number") -> int:
     """An integer within bounds out of a number or a string of digits (C(-e k=v) makes strings)."""
-    if isinstance(value, bool) or not re.match(r"^\s*[+-]?[0-9]+\s*$", str(value)):
+    if isinstance(value, bool) or not re.match(r"^\s*[+-]?[0-9]{1,18}\s*$", str(value)):
         raise SpecError(option, value, "is not {0}".format(what), "Write digits only, at least {0}".format(minimum))
     number = int(str(value))
     if number < minimum or (maximum is not None and number > maximum):
@@ -166,6 +168,21 @@ def check_domain_name(option: str, value: Any) -> str:
     return text
 
 
+def check_existing_name(option: str, value: Any) -> str:
+    """The name of a domain that others may have made: all that libvirt takes, less what a selection of VMs would read as a pattern."""
+    text = "" if value is None else str(value)
+    if not text.strip():
+        raise SpecError(option, text, "is empty", "Give the name of a VM")
+    rename = "Rename the domain first: virsh domrename OLD NEW, while it is off"
+    if "/" in text or not text.isprintable() or text != text.strip():
+        raise SpecError(option, text, "is no name of a domain: it has a slash, a control character, or a blank at its end", "Look at list_vms.yml")
+    if any(character in text for character in WILDCARDS):
+        raise SpecError(option, text, "has a character that patterns of names are made of ({0})".format(" ".join(WILDCARDS)), rename)
+    if len(text) > _LONGEST_NAME:
+        raise SpecError(option, text, "has {0} characters, {1} are possible".format(len(text), _LONGEST_NAME), rename)
+    return text
+
+
 def check_mac(option: str, value: Any) -> str:
     """A unicast MAC address in lower case with colons."""
     mac = str(value).strip().lower().replace("-", ":")
@@ -184,6 +201,11 @@ def mac_for(name: str, nic: int, attempt: int = 0) -> str:
     """
     digest = hashlib.sha256("kvmfleet:{0}:{1}:{2}".format(name, nic, attempt).encode()).digest()
     return "52:54:00:{0:02x}:{1:02x}:{2:02x}".format(*digest[:3])
+
+
+def told_name(name: str, owner: Optional[str], reader: Optional[str]) -> str:
+    """What a VM is called in what somebody of group C(reader) reads; without a group that is an operator, who may read everything."""
+    return name if not reader or owner == reader else "of another group"
 
 
 def check_uuid(option: str, value: Any) -> str:
@@ -232,6 +254,7 @@ def check_gateway(option: str, value: Any, addresses: Sequence[str]) -> str:
 
 def check_selector(option: str, value: Any) -> str:
     """What other VMs are meant by: the name of one, or a label as C(key=value)."""
+    check_line(option, str(value))
     if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._/-]*(=[^=]*)?$", str(value)):
         raise SpecError(option, value, "is neither the name of a VM nor a label", "Write web1, or tier=front")
     return str(value)
@@ -241,16 +264,29 @@ def check_labels(option: str, value: Optional[Mapping[str, Any]]) -> Dict[str, s
     """Labels: short string keys and string values."""
     labels = {}
     for key, text in (value or {}).items():
+        where = "{0}.{1}".format(option, key)
         if not _LABEL_KEY.match(str(key)):
-            raise SpecError("{0}.{1}".format(option, key), text, "is not a label name", "Use letters, digits, '.', '_', '/' and '-', at most 63 characters")
-        labels[str(key)] = str(text)
+            raise SpecError(where, text, "is not a label name", "Use letters, digits, '.', '_', '/' and '-', at most 63 characters")
+        if text is None or isinstance(text, (list, dict, tuple)):
+            raise SpecError(where, text, "is not a text", "Give a text, or '' for a label without a value")
+        labels[str(key)] = check_line(where, str(text)) or ""
     return labels
 
 
 def check_printable(option: str, value: Optional[str]) -> Optional[str]:
-    """Text that can stand in XML: no control characters but tab and line end."""
-    if value is not None and re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", value):
-        raise SpecError(option, value, "has control characters", "Remove them")
+    """Text that can stand in XML: no control characters but tab and line end. Line ends become plain ones, as XML makes them."""
+    if value is not None and re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", value):
+        raise SpecError(option, ascii(value), "has control characters", "Remove them")
+    return None if value is None else value.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check_line(option: str, value: Optional[str], secret: bool = False) -> Optional[str]:
+    """The same for text of one line, without blanks around it: XML and those who read it would not keep them.
+
+    :param secret: whether messages must not show it
+    """
+    if value is not None and (re.search("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]", value) or value != value.strip()):
+        raise SpecError(option, None if secret else ascii(value), "has control characters, line ends or blanks around it", "Remove them")
     return value
 
 
@@ -264,7 +300,8 @@ def one_of(option: str, value: Any, choices: Iterable[str]) -> str:
 
 def volume_name(domain: str, disk: str, uuid: str, extension: str) -> str:
     """The name of a volume of ours: never reused, because the domain's UUID is in it."""
-    return "{0}-{1}-{2}.{3}".format(domain, disk, uuid[:8], extension)
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", domain)  # of a domain that others have named
+    return "{0}-{1}-{2}.{3}".format("_" + stem[1:] if stem[0] in ".-" else stem, disk, uuid[:8], extension)
 
 
 @dataclass
@@ -435,6 +472,9 @@ def disk_from_params(params: Mapping[str, Any], index: int) -> DiskSpec:
     disk = DiskSpec(name=check_label("name", name, "disk name"))
     for key in ("pool", "volume", "path", "image", "image_pool", "image_format", "format", "bus", "readonly", "serial", "cache", "discard", "io"):
         setattr(disk, key, params.get(key))
+    disk.serial = None if disk.serial is None else str(disk.serial)
+    for key in ("pool", "path", "image", "image_pool"):
+        check_line(key, getattr(disk, key))
     disk.clone = params.get("clone") or "overlay"
     disk.device = params.get("device") or "disk"
     disk.delete_with_vm = bool(params.get("delete_with_vm"))
@@ -497,6 +537,10 @@ def nic_from_params(params: Mapping[str, Any]) -> NicSpec:
     for key, low, high in (("vlan", 1, 4094), ("mtu", 68, 65535), ("queues", 1, 256)):
         if params.get(key) is not None:
             setattr(nic, key, parse_int(key, params[key], low, high))
+    for key in ("network", "bridge", "direct", "filter"):
+        check_line(key, getattr(nic, key))
+    if nic.queues is not None and nic.model not in (None, "virtio"):
+        raise SpecError("queues", nic.queues, "is for virtio, and the model is {0}".format(nic.model), "Leave it out, or use model: virtio")
     nic.addresses = [check_interface("addresses", a) for a in params.get("addresses") or []]
     if len(set(nic.addresses)) != len(nic.addresses):
         raise SpecError("addresses", ", ".join(nic.addresses), "an address is given twice", "Remove one")
@@ -504,7 +548,10 @@ def nic_from_params(params: Mapping[str, Any]) -> NicSpec:
         nic.gateway = check_gateway("gateway", params["gateway"], nic.addresses)
     nic.nameservers = [check_address("nameservers", a) for a in params.get("nameservers") or []]
     nic.search = [str(s) for s in params.get("search") or []]
-    nic.routes = [dict(r) for r in params.get("routes") or []]
+    routes = params.get("routes") or []
+    if not isinstance(routes, (list, tuple)) or not all(isinstance(route, Mapping) for route in routes):
+        raise SpecError("routes", routes, "is not a list of routes", "Write each as {to: 10.0.0.0/8, via: 192.0.2.1}")
+    nic.routes = [dict(route) for route in routes]
     return nic
 
 
@@ -586,8 +633,9 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
         spec.labels = check_labels("labels", params["labels"])
     if params.get("anti_affinity") is not None:
         spec.anti_affinity = [check_selector("anti_affinity", text) for text in params["anti_affinity"]]
-    for key in ("description", "image", "flavor", "key_name"):
-        check_printable(key, getattr(spec, key))
+    spec.description = check_printable("description", spec.description)
+    for key in ("image", "flavor", "key_name"):
+        check_line(key, getattr(spec, key))
     for key in ("group", "namespace", "set"):
         if getattr(spec, key):
             check_label(key, getattr(spec, key), key)
@@ -610,22 +658,29 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
         spec.topology = _check_topology(spec, params["topology"])
     cpu = params.get("cpu") or {}
     spec.cpu_mode, spec.cpu_model = cpu.get("mode"), cpu.get("model")
+    check_line("cpu.model", spec.cpu_model)
     if spec.cpu_model and spec.cpu_mode not in (None, "custom"):
         raise SpecError("cpu.model", spec.cpu_model, "does not go with cpu.mode {0}".format(spec.cpu_mode), "Use mode: custom, or leave the model out")
     if spec.cpu_mode == "custom" and not spec.cpu_model:
         raise SpecError("cpu.mode", "custom", "needs a model", "Give cpu.model, such as qemu64 or Skylake-Server")
     if cpu.get("features") is not None:
-        spec.cpu_features = {str(f["name"]): f.get("policy") or "require" for f in cpu["features"]}
+        spec.cpu_features = {check_line("cpu.features", str(f["name"])) or "": f.get("policy") or "require" for f in cpu["features"]}
     if spec.secure_boot and spec.firmware == "bios":
         raise SpecError("secure_boot", True, "needs UEFI firmware", "Set firmware: efi")
     if params.get("boot") is not None:
         spec.boot = [one_of("boot", b, ("hd", "cdrom", "network", "floppy")) for b in params["boot"]]
+        if not spec.boot:
+            raise SpecError("boot", "[]", "names no device", "Leave it out, or name hd, cdrom, network or floppy")
         if len(set(spec.boot)) != len(spec.boot):
             raise SpecError("boot", ",".join(spec.boot), "names a device twice", "Name each at most once")
     if params.get("disks") is not None:
         disks = spec.disks = each("disks", params["disks"], disk_from_params)
         if len({d.name for d in disks}) != len(disks):
             raise SpecError("disks", [d.name for d in disks], "two disks have one name", "Give each its own name")
+        sources = [(d.pool, d.volume) if d.volume else d.path for d in disks if d.volume or d.path]
+        if len(set(sources)) != len(sources):
+            raise SpecError("disks", ", ".join(str(d.volume or d.path) for d in disks if d.volume or d.path), "one source is given to two disks",
+                            "Name each once")
         if any(d.name == "seed" for d in disks):
             raise SpecError("disks", "seed", "is the name of the cloud-init seed's disk", "Call the disk something else")
     if params.get("nics") is not None:
@@ -641,6 +696,7 @@ def vm_from_params(params: Mapping[str, Any]) -> VmSpec:
         spec.graphics = GraphicsSpec(type=one_of("graphics.type", graphics.get("type") or "none", ("none", "vnc", "spice")),
                                      listen=check_address("graphics.listen", graphics.get("listen") or "127.0.0.1"), password=graphics.get("password"),
                                      port=None if graphics.get("port") is None else parse_int("graphics.port", graphics["port"], 5900, 65535))
+        check_line("graphics.password", spec.graphics.password, secret=True)
         if spec.graphics.type == "vnc" and len(spec.graphics.password or "") > 8:
             raise SpecError("graphics.password", None, "is longer than the 8 characters that VNC knows", "Shorten it, or use type: spice")
     if state == "absent":

@@ -15,7 +15,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import net
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import observe
 from ansible_collections.kvmfleet.core.plugins.module_utils._parallel import call_within, in_parallel
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, parse_int
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import WILDCARDS, SpecError, parse_int
 
 try:
     import libvirt
@@ -42,7 +42,7 @@ class Selection:
     @property
     def exact(self) -> bool:
         """Whether every VM is named as such, without patterns."""
-        return self.names is not None and not any(set_of in name for name in self.names for set_of in "*?[")
+        return self.names is not None and not any(set_of in name for name in self.names for set_of in WILDCARDS)
 
     def named(self, name: str) -> bool:
         """Whether a domain's name is meant."""
@@ -200,7 +200,7 @@ def collect(conn: libvirt.virConnect, selection: Selection, with_addresses: bool
 def missing(selection: Selection, vms: Sequence[Vm]) -> List[str]:
     """Names given exactly of which there is no VM in the result."""
     found = {vm.result["name"] for vm in vms}
-    return [name for name in dict.fromkeys(selection.names or []) if not any(c in name for c in "*?[") and name not in found]
+    return [name for name in dict.fromkeys(selection.names or []) if not any(c in name for c in WILDCARDS) and name not in found]
 
 
 def wait(conn: libvirt.virConnect, vms: Sequence[Vm], what: str, timeout_s: float, port: int = 22, agent_timeout_s: float = 5) -> List[Dict[str, Any]]:

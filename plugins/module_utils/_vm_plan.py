@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import uuid as uuid_lib
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
@@ -15,14 +16,14 @@ from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, 
 from ansible_collections.kvmfleet.core.plugins.module_utils._admission import DEFAULT_CLAIM_TTL_S, Demand
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import DomainRecord, requests_of
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
-from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import Context, DiskSource, ObservedVm, observe
+from ansible_collections.kvmfleet.core.plugins.module_utils._domain_xml import Context, DiskSource, ObservedDisk, ObservedVm, observe
 from ansible_collections.kvmfleet.core.plugins.module_utils._host import Host
 from ansible_collections.kvmfleet.core.plugins.module_utils._metadata import VmMetadata, VolumeRef
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import SeedSpec, seed_from_params
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import (
-    DiskSpec, NicSpec, ScalingSpec, SpecError, VmSpec, check_domain_name, volume_name)
+    DiskSpec, NicSpec, ScalingSpec, SpecError, VmSpec, check_domain_name, format_size, volume_name)
 from ansible_collections.kvmfleet.core.plugins.module_utils._volume_job import VolumeJob
-from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, describe, disk_paths
+from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, backing_chain, describe, disk_paths, virtual_size
 
 try:
     import libvirt
@@ -171,7 +172,7 @@ class _Planner:
             self.spec.vcpus = self.spec.vcpus or self.spec.default_vcpus
             self.spec.memory_mib = self.spec.memory_mib or self.spec.default_memory_mib
             self.spec.nics = self.spec.default_nics if self.spec.nics is None else self.spec.nics
-            check_domain_name("name", spec.name)
+            self._check_new_name()
             self.made_up = not spec.uuid
             self.uuid = spec.uuid or str(uuid_lib.uuid4())
         else:
@@ -182,6 +183,15 @@ class _Planner:
                 raise SpecError("uuid", spec.uuid, "the VM exists and has UUID {0}, which never changes".format(record.uuid),
                                 "Leave uuid out, or use another name",
                                 "uuid_in_use")
+
+    def _check_new_name(self) -> None:
+        try:
+            check_domain_name("name", self.spec.name)
+        except SpecError as exc:
+            if not self.spec.adopt:
+                raise
+            raise SpecError("name", self.spec.name, "there is no such VM to take over, and a new one cannot be called this: it {0}".format(exc.reason),
+                            "Give the name of a domain of this host (list_vms with vm_managed_only=false)", "unknown_vm") from None
 
     def build(self) -> VmPlan:
         if not self.record and (self.spec.disks is None and self.spec.nics is None and self.spec.vcpus is None and self.spec.memory_mib is None):
@@ -277,6 +287,7 @@ class _Planner:
                 self._managed_disk(disk, option)
             else:
                 self.sources[disk.name] = _foreign_source(self.host, disk, option)
+                self._require_no_overlays(disk, self.sources[disk.name].path, option)
                 self._user_volume(disk, self.sources[disk.name])
         if self.plan.finish:
             known = {d.name for d in self.spec.disks or []} | {SEED}
@@ -284,6 +295,32 @@ class _Planner:
             if missing and self.record is not None:
                 raise FleetError("VM {0} was left half-made by an interrupted run that asked for the disks {1} too. Delete it first, or ask for the same "
                                  "disks".format(self.spec.name, ", ".join(missing)), "half_made")
+
+    def _require_no_overlays(self, disk: DiskSpec, path: str, option: str) -> None:
+        """What is attached newly and may be written must not be what overlays lie on: they would be spoiled."""
+        if not path or disk.readonly or disk.device != "disk" or self._attached(path):
+            return
+        uppers = [os.path.basename(upper) for upper in self.host.overlays().get(os.path.realpath(path), [])]
+        if uppers:
+            raise SpecError(option + (".volume" if disk.volume else ".path"), disk.volume or path, "is the backing file of {0}, which the guest would spoil"
+                            .format(", ".join(sorted(uppers)[:3])), "Make a disk of its own (image: ...), or attach it with readonly: true", "volume_in_use")
+
+    def _attached(self, path: str) -> bool:
+        """Whether the VM has it already."""
+        return self.old is not None and any(d.path and os.path.realpath(d.path) == os.path.realpath(path) for d in self.old.disks.values())
+
+    def _snapshot_of(self, disk: DiskSpec, path: str, option: str) -> Optional[ObservedDisk]:
+        """The VM's disk where it is an overlay that somebody has put over the volume since (an external snapshot): that has what the guest wrote.
+
+        Raises SpecError where the disk is another file that does not lie on the volume at all.
+        """
+        now = next((d for d in self.old.disks.values() if d.key == disk.name), None) if self.old else None
+        if now is None or not now.path or not os.path.exists(now.path) or os.path.realpath(now.path) == os.path.realpath(path):
+            return None
+        if os.path.realpath(path) in [os.path.realpath(below) for below in backing_chain(now.path)]:
+            return now
+        raise SpecError(option, now.path, "is what disk {0!r} is now, moved there by someone else; its volume was {1}, and what is in that is older".format(
+            disk.name, path), "Move it back (virsh blockcopy), or delete the VM with delete_disks: false and make it anew from the file", "disk_moved")
 
     def _user_volume(self, disk: DiskSpec, source: DiskSource) -> None:
         """A user's volume is listed as the VM's own only where the user said that it goes with the VM."""
@@ -317,8 +354,14 @@ class _Planner:
             if disk.format and xml_format and disk.format != xml_format:
                 raise SpecError(option + ".format", disk.format, "disk {0!r} is {1}, and formats are not converted".format(disk.name, xml_format),
                                 "Leave format as it was")
-            self.sources[disk.name] = DiskSource(kind, pool.path_of(listed.name), xml_format or disk.format or "qcow2")
+            snapshot = self._snapshot_of(disk, pool.path_of(listed.name), option)
+            if snapshot is not None:
+                capacity = virtual_size(snapshot.path) or capacity
+            self.sources[disk.name] = DiskSource(kind, snapshot.path if snapshot else pool.path_of(listed.name), xml_format or disk.format or "qcow2")
             job = _volume_job.plan_existing(pool, listed.name, disk.name, disk.size, capacity, option + ".")
+            if job and snapshot is not None:
+                raise SpecError(option + ".size", format_size(job.size), "disk {0!r} has a snapshot ({1}), and is not grown below it".format(
+                    disk.name, snapshot.path), "Commit or remove the snapshot first (virsh blockcommit)", "disk_moved")
             if job:
                 self.plan.jobs.append(job)
                 listed.size = job.size
@@ -525,6 +568,9 @@ def _plan_delete(host: Host, spec: VmSpec, record: Optional[DomainRecord]) -> Vm
     if record.active:
         plan.actions.append("stop")
     for volume in doomed(record, spec):
+        if os.path.basename(volume.name) != volume.name or volume.name in ("", ".", ".."):
+            raise SpecError("name", spec.name, "its metadata lists a volume {0!r}, which is no name of one; somebody has changed it".format(volume.name),
+                            "Look at it (virsh dumpxml), and keep the disks (delete_disks: false)", "bad_metadata")
         host.pools.get(volume.pool)
         plan.actions.append("delete {0} {1}".format("the seed" if volume.disk == SEED else "disk " + volume.disk, volume.name))
     plan.actions.append("undefine the domain")
@@ -537,7 +583,8 @@ def doomed(record: DomainRecord, spec: VmSpec) -> List[VolumeRef]:
 
     A domain that was copied with its metadata (virt-clone) lists the volumes of its original: they bear another UUID in their names.
     """
-    listed = [v for v in record.metadata.volumes if v.given or record.uuid[:8] in v.name] if record.metadata else []
+    ending = re.compile(r"-{0}\.[a-z0-9]+$".format(re.escape(record.uuid[:8])))
+    listed = [v for v in record.metadata.volumes if v.given or ending.search(v.name)] if record.metadata else []
     return [v for v in listed if (spec.delete_disks or v.disk == SEED) and (spec.delete_given or not v.given)]
 
 

@@ -289,7 +289,7 @@ def one_line(exc: Exception) -> str:
 
 @dataclass
 class Usage:
-    """Who uses which path: domain names by path, and overlays by the path of their backing file."""
+    """Who uses which path: domain names by path, and the paths of overlays by that of their backing file."""
 
     domains: Dict[str, List[str]]
     overlays: Dict[str, List[str]]
@@ -300,7 +300,7 @@ class Usage:
         attached = {name for spelling in spellings for name in self.domains.get(spelling, [])}
         if attached:
             return "it is attached to {0}".format(", ".join(sorted(attached)))
-        names = sorted({name for spelling in spellings for name in self.overlays.get(spelling, [])})
+        names = [os.path.basename(upper) for upper in sorted({upper for spelling in spellings for upper in self.overlays.get(spelling, [])})]
         if names:
             return "it is the backing file of {0}{1}".format(", ".join(names[:3]), " and {0} more".format(len(names) - 3) if len(names) > 3 else "")
         return None
@@ -335,7 +335,7 @@ def usage(conn: libvirt.virConnect, known: Optional[Dict[str, List[ET.Element]]]
             for path in list(paths) + [below for upper in outside for below in backing_chain(upper)]:
                 domains.setdefault(os.path.realpath(path), []).append(name)
                 domains.setdefault(path, []).append(name)
-    return Usage(domains, _overlays(conn))
+    return Usage(domains, overlays(conn))
 
 
 def backing_chain(path: str) -> List[str]:
@@ -347,6 +347,16 @@ def backing_chain(path: str) -> List[str]:
             return chain
         chain.append(below)
         path = below
+
+
+def virtual_size(path: str) -> Optional[int]:
+    """Bytes that a guest sees of a qcow2 image; None where it cannot be read or is none."""
+    try:
+        with open(path, "rb") as stream:
+            magic, size = struct.unpack(">4s20xQ", stream.read(32).ljust(32, b"\0"))
+    except OSError:
+        return None
+    return int(size) if magic == b"QFI\xfb" else None
 
 
 def _backing_of(path: str) -> Optional[str]:
@@ -389,30 +399,31 @@ def definitions(domain: libvirt.virDomain) -> List[ET.Element]:
         raise
 
 
-def _overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
-    overlays: Dict[str, List[str]] = {}
+def overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
+    """The paths of overlays by that of their backing file (as it is written, and as it really is), in all pools."""
+    found: Dict[str, List[str]] = {}
     for pool in active_pools(conn):
         pool.refresh_if_possible()
         for handle in pool.volumes():
             try:
-                backing = describe(pool.name, handle).backing
+                volume = describe(pool.name, handle)
             except libvirt.libvirtError as exc:
                 if is_gone(exc):
                     continue
                 raise
-            backing = _backing_path(backing, pool.target) if backing else None
+            backing = _backing_path(volume.backing, pool.target) if volume.backing else None
             if backing:
-                overlays.setdefault(os.path.realpath(backing), []).append(handle.name())
-                overlays.setdefault(backing, []).append(handle.name())
+                found.setdefault(os.path.realpath(backing), []).append(volume.path)
+                found.setdefault(backing, []).append(volume.path)
     for handle in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE):
-        for name, backing in _sleeping_overlays(handle):
-            overlays.setdefault(os.path.realpath(backing), []).append(name)
-            overlays.setdefault(backing, []).append(name)
-    return overlays
+        for path, backing in _sleeping_overlays(handle):
+            found.setdefault(os.path.realpath(backing), []).append(path)
+            found.setdefault(backing, []).append(path)
+    return found
 
 
 def _sleeping_overlays(handle: libvirt.virStoragePool) -> Iterator[Tuple[str, str]]:
-    """Name and backing file of each overlay in a pool that is not active, as far as its folder can be read: libvirt does not know what is in there."""
+    """Path and backing file of each overlay in a pool that is not active, as far as its folder can be read: libvirt does not know what is in there."""
     try:
         folder = ET.fromstring(handle.XMLDesc()).findtext("target/path") or ""
     except libvirt.libvirtError as exc:
@@ -423,7 +434,7 @@ def _sleeping_overlays(handle: libvirt.virStoragePool) -> Iterator[Tuple[str, st
         path = os.path.join(folder, name)
         backing = _backing_of(path) if os.path.isfile(path) else None
         if backing:
-            yield name, backing
+            yield path, backing
 
 
 def domains_using(conn: libvirt.virConnect, path: str) -> Iterable[Any]:

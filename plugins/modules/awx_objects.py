@@ -50,6 +50,9 @@ options:
   guest_credential:
     description: Credential of the type C(kvmfleet guests) with secrets for new VMs.
     type: str
+  vault_credential:
+    description: Credential of AWX's own type Vault, for values of the fleet file that are encrypted. Used by the jobs that read its O(ignore:vms).
+    type: str
   galaxy_credential:
     description: Galaxy credential of the organization, without which AWX installs no collections of a project. An empty text for none.
     type: str
@@ -62,6 +65,85 @@ options:
     description: How often the inventory is read anew; V(0) for no schedule.
     type: int
     default: 15
+  notifications:
+    description:
+      - Who is told of jobs. A notification template is made of each in the operators' organization, or in that of each of its C(groups).
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Its name.
+        type: str
+        required: true
+      events:
+        description: What is told of.
+        type: list
+        elements: str
+        choices: [error, success, started]
+        default: [error]
+      groups:
+        description: Groups whose jobs it tells of. Without it, it tells of the operators' jobs, and of updates of project and inventory.
+        type: list
+        elements: str
+      mail:
+        description: Send a mail.
+        type: dict
+        suboptions:
+          host:
+            description: Mail server.
+            type: str
+            required: true
+          sender:
+            description: Address that it is from.
+            type: str
+            required: true
+          recipients:
+            description: Addresses that it goes to.
+            type: list
+            elements: str
+            required: true
+          port:
+            description: Port of the server. AWX is told 25 where it is left out.
+            type: int
+          timeout:
+            description: Seconds that the server has. AWX is told 30 where it is left out.
+            type: int
+          use_tls:
+            description: Whether to use STARTTLS.
+            type: bool
+          use_ssl:
+            description: Whether to use TLS from the beginning.
+            type: bool
+          username:
+            description: User at the server.
+            type: str
+          password:
+            description: The user's password.
+            type: str
+      webhook:
+        description: Call an address.
+        type: dict
+        suboptions:
+          url:
+            description: The address.
+            type: str
+            required: true
+          http_method:
+            description: How it is called. AWX is told V(POST) where it is left out.
+            type: str
+            choices: [POST, PUT]
+          headers:
+            description: Further headers.
+            type: dict
+          disable_ssl_verification:
+            description: Whether the server may have any certificate.
+            type: bool
+          username:
+            description: User at the server.
+            type: str
+          password:
+            description: The user's password.
+            type: str
 extends_documentation_fragment:
   - kvmfleet.core.attributes.control
 """

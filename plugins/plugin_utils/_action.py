@@ -108,7 +108,8 @@ class FleetAction(ActionBase):
             return [dict(_scaling.filled(self.values("scale"), scaling["like"]), numbers=scaling["add"])]
         if verb != "converge":
             return [self.values("create")]
-        own = {name: value for name, value in self.values("converge_fleet").items() if name.startswith("vm_") and name in self._vars}
+        own = {name: value for name, value in self.values("converge_fleet").items() if name.startswith("vm_") and name in self._vars
+               and _variables.is_given(self.value(name))}
         path = self.value("kvmfleet_file") if self._vars.get("kvmfleet_file") else None
         if not path:
             raise SpecError("kvmfleet_file", None, "is missing: nothing says which VMs are declared", "Use the inventory plugin kvmfleet.core.fleet, or "

@@ -55,6 +55,8 @@ def write_text(option: str, path: str, text: str, mode: Optional[int], new_mode:
     except OSError:
         there = None
     wanted = mode if mode is not None else new_mode if there is None else there
+    if os.path.isdir(path):
+        raise _failure(option, path, "cannot be written", IsADirectoryError(0, "it is a folder"))
     if check_mode:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise _failure(option, path, "cannot be written", PermissionError(0, "no folder that may be written to") if os.path.isdir(folder)

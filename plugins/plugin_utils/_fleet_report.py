@@ -17,7 +17,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, Sp
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, SEED_BYTES, capacities, check_distinct
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, failures, reason_of, who
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, failures, reason_of, sentences, who
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import DEFAULT_DISK, Constraints, candidates
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
 
@@ -127,7 +127,9 @@ class _Reporter:
             (host, known[host.name]) for host in candidates(fleet.hosts, Constraints(zone=fleet.values.get("vm_zone"), region=fleet.values.get("vm_region")))
             if _open(known[host.name], self.group)), key=lambda pair: pair[0].name)
         self.notes: List[str] = []
-        self.report = Report(data={"verb": show, "unreachable": sorted(self.why)})
+        # A group is told nothing of hosts that are closed to it.
+        self.silent = {name: why for name, why in self.why.items() if _open(known[name], self.group)}
+        self.report = Report(data={"verb": show, "unreachable": sorted(self.silent)})
         if self.group:
             self.report.data["group"] = self.group
         # One machine under two names would be shown, and counted, twice.
@@ -170,6 +172,11 @@ class _Reporter:
     def _up(self) -> List[Tuple[Host, HostCapacity]]:
         return [(host, capacity) for host, capacity in self.selected if host.name not in self.why]
 
+    def _unseen(self) -> List[str]:
+        """The hosts of which nothing is known."""
+        others = len(self.why) - len(self.silent)
+        return sorted(set(self.silent) | set(self.fleet.left_out)) + (["hosts that are closed to the group"] if others else [])
+
     def finish(self) -> Report:
         """Notes and the failure, if no host could be asked at all."""
         self.report.data["notes"] = list(self.notes)
@@ -179,9 +186,9 @@ class _Reporter:
                 silent.setdefault(self.why[host.name], []).append(host.name)
         told = ["{0}: {1}".format(who(hosts), text) for text, hosts in silent.items()]
         if silent and not self._up():
-            self.report.failure = " ".join(list(silent) if len(self.selected) == 1 else told)
+            self.report.failure = sentences(silent if len(self.selected) == 1 else told)
             self.report.reason = reason_of(next(iter(silent.values()))[0], self.fleet.results)
-            hosts = {name: {"reason": reason_of(name, self.fleet.results), "msg": text} for name, text in self.why.items()}
+            hosts = {name: {"reason": reason_of(name, self.fleet.results), "msg": text} for name, text in self.silent.items()}
             self.report.data.update(failed=True, msg=self.report.failure, reason=self.report.reason, hosts=hosts)
             told = []
         self.report.lines += self.notes + told
@@ -256,7 +263,7 @@ class _Reporter:
             self.report.data["quota"][key] = {"used": have, "limit": limit}
             texts.append("{0}{1} {2}".format(show(have), "" if limit is None else " of " + show(limit), what))
         self.report.lines += ["Group {0} has {1}".format(self.tenant.name, ", ".join(texts)), ""]
-        unseen = sorted(set(self.why) | set(self.fleet.left_out))
+        unseen = self._unseen()
         if unseen and any(limit is not None for limit in limits):
             self.notes.append("What group {0} has on {1} is not counted".format(self.tenant.name, who(unseen)))
 
@@ -415,8 +422,8 @@ class _Reporter:
         self._table(("name", "cidr", "vlan", "gateway", "address pool", "used", "free", "reserved to", "on hosts", "description"), rows)
         self.report.data["networks"] = data
         self.report.lines.append("1 network" if len(rows) == 1 else "{0} networks".format(len(rows)))
-        if any(row[4] for row in rows) and (self.why or self.fleet.left_out):
-            self.notes.append("Addresses of VMs on {0} are not counted".format(who(sorted(set(self.why) | set(self.fleet.left_out)))))
+        if any(row[4] for row in rows) and self._unseen():
+            self.notes.append("Addresses of VMs on {0} are not counted".format(who(self._unseen())))
 
 
 SHOWS = ("capacity", "list_hosts", "list_images", "list_flavors", "list_networks")

@@ -15,7 +15,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils import _placement, _
 from ansible_collections.kvmfleet.core.plugins.module_utils._overhead import qemu_overhead_mib
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Disk, HostCapacity, Plan, Selector
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Request as Ask
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, mac_for, parse_mib, parse_milli, parse_size
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, mac_for, parse_mib, parse_milli, parse_size, told_name
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _request
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import AddressPool, read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import HOST_SCHEMA, Catalogs, Host
@@ -284,8 +284,8 @@ class _Planner:
                     for value in values:
                         host, holder = taken.get(value, ("", {"name": name}))
                         if holder["name"] != name and not (holder.get("phase") == "pending" and holder.get("ticket") == self.context.ticket):
-                            raise SpecError(option, value, "which {0} asks for, belongs to VM {1} on {2}".format(name, holder["name"], host),
-                                            "Use another one", code)
+                            raise SpecError(option, value, "which {0} asks for, belongs to VM {1} on {2}".format(
+                                name, told_name(str(holder["name"]), holder.get("group"), request.item.get("group")), host), "Use another one", code)
 
     def _hand_out(self, chosen: Mapping[str, Tuple[Wish, _request.Request]]) -> None:
         addresses = self._addresses(chosen)

@@ -20,7 +20,7 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible.utils.display import Display
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._progress import FOLDER
+from ansible_collections.kvmfleet.core.plugins.module_utils._progress import FOLDER, reading
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import shown
 
 FIRST_S = 5.0
@@ -125,7 +125,7 @@ class ProgressAction(NormalAction):
         path = "{0}/run-{1}".format(self.progress_folder(), uuid.uuid4().hex)
         self._task.args = dict(self._task.args, progress=path)
         look = SecondLook(self)
-        with Watch(lambda: read_states(look.output("cat", path)), host_name(self, task_vars or {})):
+        with Watch(lambda: read_states(look.output(*reading(path))), host_name(self, task_vars or {})):
             return dict(super().run(tmp, task_vars))
 
     def progress_folder(self) -> str:

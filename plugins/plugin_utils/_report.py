@@ -4,8 +4,9 @@
 """What the modules on the hosts returned, as a table for people and as data for programs. Pure."""
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Collection, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, human_size
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_vms import is_behind
@@ -21,6 +22,9 @@ _DATA = ("name", "uuid", "state", "address", "addresses", "vcpus", "max_vcpus", 
          "flavor", "key_name", "labels", "console", "nics", "disks", "autostart", "restart_required", "takes_effect", "actions", "state_before", "seconds",
          "managed", "reason", "msg")
 _MOST_GROUPS = 10
+_NAMED = 3  # of many names
+_EXCERPT = " The error appears to be in '"
+_WRAPPED = re.compile(r"^(?:(?:Task|Action|Module) failed: )+")
 
 
 @dataclass
@@ -124,9 +128,15 @@ def _row(context: Context, vm: Mapping[str, Any]) -> List[Any]:
     return [cells[column] for column in _COLUMNS[context.verb]]
 
 
+def sentences(texts: Iterable[str]) -> str:
+    """Texts after one another, each but the last with an end."""
+    *ended, last = texts
+    return " ".join([text if text.endswith((".", "!", "?")) else text + "." for text in ended] + [last])
+
+
 def who(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else "{0} and {1} more".format(shown, len(names) - 3)
+    shown = ", ".join(names[:_NAMED])
+    return shown if len(names) <= _NAMED else "{0} and {1} more".format(shown, len(names) - _NAMED)
 
 
 def _grouped(vms: Sequence[Mapping[str, Any]], text_of: Callable[[Mapping[str, Any]], Optional[str]]) -> List[str]:
@@ -187,6 +197,11 @@ def _scaled(context: Context, scaling: Mapping[str, Any], failed: bool) -> str:
     return "{0}: {1} {2}".format(scaling["set"], "would be scaled" if context.check else "scaled", scaling["words"])
 
 
+def plain_message(text: Any) -> str:
+    """A message in one line, without what ansible-core 2.19 puts before each, and 2.17 and 2.18 behind some."""
+    return _WRAPPED.sub("", " ".join(str(text).split())).partition(_EXCERPT)[0]
+
+
 def user_message(result: Mapping[str, Any]) -> str:
     """A module's failure in the user's words: options of vm_set become the variables that the user wrote."""
     message = str(result.get("msg") or "failed without a message")
@@ -194,7 +209,24 @@ def user_message(result: Mapping[str, Any]) -> str:
     if isinstance(error, Mapping) and {"option", "reason", "remedy"} <= set(error):
         exc = SpecError(error["option"], error.get("value"), error["reason"], error["remedy"], error.get("code") or "invalid_value")
         message = message.replace(str(exc), str(in_variables(exc)))
-    return " ".join(message.split())
+    return plain_message(message)
+
+
+def nobody_answered(silent: Mapping[str, str]) -> str:
+    """Why none of the hosts answered, in one line for each reason, for the first three of them."""
+    texts: Dict[str, List[str]] = {}
+    for host, text in sorted(silent.items()):
+        texts.setdefault(text, []).append(host)
+    told = ["{0}: {1}".format(who(hosts), text.rstrip(".")) for text, hosts in list(texts.items())[:_NAMED]]
+    return "; ".join(told + (["and {0} more like these".format(len(texts) - _NAMED)] if len(texts) > _NAMED else []))
+
+
+def where_to_look(results: Iterable[Mapping[str, Any]]) -> str:
+    """What to do about hosts that did not answer: Ansible could not get there, or libvirt was asked and did not answer."""
+    away = {bool(result.get("unreachable")) for result in results}
+    remedies = (["Look whether the hosts are on, and whether Ansible gets there: ansible kvm_hosts -m ping"] if True in away else []) + (
+        ["Look whether libvirt runs there and may be used"] if False in away else [])
+    return ". ".join(remedies)
 
 
 def failures(results: Mapping[str, Mapping[str, Any]]) -> Dict[str, str]:
@@ -202,7 +234,7 @@ def failures(results: Mapping[str, Mapping[str, Any]]) -> Dict[str, str]:
     failed = {}
     for host, result in results.items():
         if result.get("unreachable"):
-            failed[host] = "The host is unreachable: {0}".format(" ".join(str(result.get("msg", "")).split()))
+            failed[host] = "The host is unreachable: {0}".format(user_message(result))
         elif result.get("failed") or result.get("msg") or "vms" not in result:
             failed[host] = user_message(result)
     return failed
@@ -245,7 +277,9 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
         report.lines.append(report.data["scaling"]["msg"])
     if vms or not (context.scaling or context.failure or failures(results)):
         report.lines.append(_summary(context, vms))
-    report.lines += _notes(context, vms) + list(context.notes) + ["{0}: {1}".format(*pair) for pair in sorted(context.silent.items())]
+    report.lines += _notes(context, vms) + list(context.notes)
+    if not (context.failure and context.failure["reason"] == "host_unreachable" and len(context.silent) <= _NAMED):  # the failure names them
+        report.lines += ["{0}: {1}".format(*pair) for pair in sorted(context.silent.items())]
     beyond = [name for result in results.values() for name in result.get("surplus") or []] if context.placement is None and context.verb == "create" else []
     if beyond:
         report.lines.append(surplus_note(beyond))
@@ -271,7 +305,7 @@ def compose(context: Context, results: Mapping[str, Mapping[str, Any]], waited: 
         for host, text in sorted(failed.items()):
             texts.setdefault(text, []).append(host)
         alone = len(results) == 1 and not unreachable
-        report.failure = " ".join(text if alone else "{0}: {1}".format(who(hosts), text) for text, hosts in texts.items())
+        report.failure = sentences(text if alone else "{0}: {1}".format(who(hosts), text) for text, hosts in texts.items())
         report.reason = reasons[min(failed)]
     if report.failure:
         hosts = dict(_refusals(context.placement), **{host: {"reason": reasons[host], "msg": text} for host, text in failed.items()})

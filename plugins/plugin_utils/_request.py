@@ -16,8 +16,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from ansible_collections.kvmfleet.core.plugins.module_utils._images import image_volume_name
 from ansible_collections.kvmfleet.core.plugins.module_utils._seed_spec import SEED_OPTIONS, seed_from_params
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import (
-    GIB, SpecError, VmSpec, check_address, check_batch, check_domain_name, check_gateway, check_interface, check_label, check_selector, format_size,
-    parse_int, parse_mib, parse_size, vm_from_params)
+    GIB, WILDCARDS, SpecError, VmSpec, check_address, check_batch, check_domain_name, check_existing_name, check_gateway, check_interface, check_label,
+    check_selector, format_size, parse_int, parse_mib, parse_size, vm_from_params)
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host, check_allowed, cidrs_of
@@ -109,9 +109,15 @@ def full_selectors(values: Mapping[str, Any], texts: Sequence[str]) -> List[str]
     return [text if "=" in text or "." in text else full_name(values, text) for text in texts]
 
 
-def domain_names(values: Mapping[str, Any], label: str) -> List[Tuple[str, str, Optional[int]]]:
-    """Domain name, host name label and index of each VM of a request. Raises SpecError."""
-    check_label("vm_name", label, "VM name")
+def domain_names(values: Mapping[str, Any], label: str, existing: bool = False) -> List[Tuple[str, str, Optional[int]]]:
+    """Domain name, host name label and index of each VM of a request. Raises SpecError.
+
+    :param existing: whether it may be a VM that others have made, and that has any name; members of a set and what is to be made have a label
+    """
+    if existing and values.get("vm_count") is None and not (values.get("vm_group") and "." in label):
+        check_existing_name("vm_name", label)
+    else:
+        check_label("vm_name", label, "VM name")
     suffix = ""
     if values.get("vm_group"):
         namespace = check_label("vm_namespace", values.get("vm_namespace") or DEFAULT_NAMESPACE, "namespace")
@@ -486,7 +492,7 @@ def _absent(values: Mapping[str, Any]) -> List[Request]:
         if values.get(option):
             value = values[option] if option != "vm_user_data" and isinstance(values[option], (str, int)) else None
             raise _fail(option, value, "is given together with vm_state=absent", "To delete, give the name only")
-    return [absent(name, values) for name, label, index in domain_names(values, str(values["vm_name"]))]
+    return [absent(name, values) for name, label, index in domain_names(values, str(values["vm_name"]), existing=True)]
 
 
 def absent(name: str, values: Mapping[str, Any]) -> Request:
@@ -522,7 +528,7 @@ def build(values: Mapping[str, Any], catalogs: Catalogs, hosts: Sequence[Host], 
     if values["vm_state"] == "absent":
         return _absent(values)
     label = str(values["vm_name"])
-    names = domain_names(values, label)
+    names = domain_names(values, label, existing=bool(values.get("vm_adopt")))
     group = _group(values, catalogs)
     image = image_of(values, catalogs)
     flavor = catalogs.find("kvmfleet_flavors", "vm_flavor", values["vm_flavor"]) if values.get("vm_flavor") else {}
@@ -637,7 +643,7 @@ def check_items(items: Sequence[Mapping[str, Any]]) -> List[VmSpec]:
     try:
         specs = [vm_from_params(item) for item in items]
         for spec in specs:
-            check_domain_name("name", spec.name)
+            (check_existing_name if spec.adopt else check_domain_name)("name", spec.name)
         check_batch(specs)
     except SpecError as exc:
         raise in_variables(exc) from None
@@ -706,18 +712,18 @@ def select(values: Mapping[str, Any], strict: bool = True) -> Selection:
     if given is not None and not given:
         raise _fail("vm_name", "", "is empty", "Give the name of a VM")
     for name in given or []:
-        if any(c in name for c in "*?["):
+        if any(c in name for c in WILDCARDS):
             if values.get("vm_count") is not None:
                 raise _fail("vm_count", values["vm_count"], "does not go with the pattern {0}".format(name), "Give the set's name, or leave vm_count out")
-            if not re.match(r"^[a-z0-9.*?\[\]!-]{1,200}$", name):
-                raise _fail("vm_name", name, "is not a pattern of VM names", "Use a-z, 0-9, '-', and the wildcards * ? [...]")
+            if "/" in name or not name.isprintable() or len(name) > 200:
+                raise _fail("vm_name", name, "is not a pattern of VM names", "Use what names are made of, and the wildcards * ? [...]")
             selection.patterns.append(name if "." in name or not group else "{0}.{1}.{2}".format(name, selection.namespace or "*", group))
         elif "." in name:
             if group and strict and not name.endswith("." + group):
                 raise _fail("vm_name", name, "is not a VM of group {0}".format(group), "Name a VM of this group, or the group that it belongs to", "not_ours")
-            selection.names.append(check_domain_name("vm_name", name))
+            selection.names.append(check_existing_name("vm_name", name))
         else:
-            selection.names.extend(full for full, label, index in domain_names(values, name))
+            selection.names.extend(full for full, label, index in domain_names(values, name, existing=True))
     if len(set(selection.names)) != len(selection.names):
         twice = next(n for n in selection.names if selection.names.count(n) > 1)
         raise _fail("vm_name", twice, "is given twice", "Give each name once")
@@ -726,11 +732,15 @@ def select(values: Mapping[str, Any], strict: bool = True) -> Selection:
     return selection
 
 
-def check_confirm(values: Mapping[str, Any], count: int) -> None:
-    """Raises SpecError where more than one VM would go and their number was not confirmed."""
+def check_confirm(values: Mapping[str, Any], count: int, names: Sequence[str] = ()) -> None:
+    """Raises SpecError where more than one VM would go and their number was not confirmed.
+
+    :param names: of those that would go, where nobody has named them
+    """
     confirmed = parse_confirm(values)
+    going = "{0} VMs{1} would be deleted".format(count, " ({0}{1})".format(
+        ", ".join(names[:3]), " and {0} more".format(len(names) - 3) if len(names) > 3 else "") if names else "")
     if confirmed is not None and confirmed != count and count > 0:
-        raise _fail("vm_confirm", confirmed, "{0} VMs would be deleted".format(count), "Give vm_confirm={0} if that is right".format(count), "not_confirmed")
+        raise _fail("vm_confirm", confirmed, going, "Give vm_confirm={0} if that is right".format(count), "not_confirmed")
     if confirmed is None and count > 1:
-        raise _fail("vm_confirm", None, "is missing, and {0} VMs would be deleted".format(count), "Give vm_confirm={0} if that is right".format(count),
-                    "not_confirmed")
+        raise _fail("vm_confirm", None, "is missing, and " + going, "Give vm_confirm={0} if that is right".format(count), "not_confirmed")

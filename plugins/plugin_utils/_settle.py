@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional
 
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import told_name
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import Context, State, bare, holders, is_stale
 
 # A host that refuses for one of these may be right a moment later, or another host may do.
@@ -51,8 +52,8 @@ def _wins(rival: Mapping[str, Any], ticket: str) -> bool:
     return rival.get("phase") != "pending" or str(rival.get("ticket") or "") < ticket
 
 
-def _on(host: str, rival: Mapping[str, Any]) -> str:
-    return "VM {0} on {1}".format(rival["name"], host)
+def _on(host: str, rival: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    return "VM {0} on {1}".format(told_name(str(rival["name"]), rival.get("group"), mine.get("group")), host)
 
 
 def settle(fresh: Mapping[str, str], states: Mapping[str, State], context: Context, drawn: Mapping[str, List[str]], asked_macs: Mapping[str, List[str]],
@@ -99,11 +100,11 @@ def settle(fresh: Mapping[str, str], states: Mapping[str, State], context: Conte
                 if rival["name"] == name:
                     continue
                 if not _wins(rival, ticket):
-                    verdict.wait[name] = "MAC {0} is claimed by {1} too".format(mac, _on(where, rival))
+                    verdict.wait[name] = "MAC {0} is claimed by {1} too".format(mac, _on(where, rival, mine[name]))
                 elif mac in asked_macs.get(name, []):
-                    verdict.fatal, verdict.reason = "MAC {0} of {1} belongs to {2}".format(mac, name, _on(where, rival)), "mac_in_use"
+                    verdict.fatal, verdict.reason = "MAC {0} of {1} belongs to {2}".format(mac, name, _on(where, rival, mine[name])), "mac_in_use"
                 else:
-                    verdict.withdraw[name] = "its MAC {0} belongs to {1}".format(mac, _on(where, rival))
+                    verdict.withdraw[name] = "its MAC {0} belongs to {1}".format(mac, _on(where, rival, mine[name]))
     return verdict
 
 
@@ -119,9 +120,9 @@ def _addresses(name: str, vm: Mapping[str, Any], by_address: Mapping[str, List[A
             if rival["name"] == name:
                 continue
             if not _wins(rival, str(context.ticket)):
-                verdict.wait[name] = "address {0} is claimed by {1} too".format(bare(address), _on(where, rival))
+                verdict.wait[name] = "address {0} is claimed by {1} too".format(bare(address), _on(where, rival, vm))
             elif bare(address) in [bare(a) for a in drawn.get(name, [])]:
                 verdict.lost.setdefault(name, []).append(bare(address))
             else:
-                verdict.fatal = "address {0} of {1} belongs to {2}. Use another address".format(bare(address), name, _on(where, rival))
+                verdict.fatal = "address {0} of {1} belongs to {2}. Use another address".format(bare(address), name, _on(where, rival, vm))
                 verdict.reason = "ip_in_use"

@@ -149,17 +149,22 @@ def convert(name: str, option: Mapping[str, Any], value: Any) -> Any:
     return text
 
 
+def is_given(value: Any) -> bool:
+    """Whether a value is one: surveys send an empty text for questions left out, and C(NOT_GIVEN) where they know no empty choice."""
+    return value is not None and (not isinstance(value, str) or value.strip() not in ("", NOT_GIVEN))
+
+
 def read(entry: str, raw: Mapping[str, Any]) -> Dict[str, Any]:
     """All variables of an entry point, converted; those not given have their default or C(None).
 
-    An empty text is "not given": surveys send it for questions left out, and C(NOT_GIVEN) where they know no empty choice. Only a name may not be empty.
+    What is not given (see L(is_given)) is left out. Only a name may not be empty.
 
     :param raw: values as they came, already templated
     """
     values: Dict[str, Any] = {}
     for name, option in option_file()[entry].items():
         value = raw.get(name)
-        given = value is not None and (not isinstance(value, str) or value.strip() not in ("", NOT_GIVEN) or option.get("required", False))
+        given = is_given(value) or (value is not None and option.get("required", False))
         values[name] = convert(name, option, value) if given else option.get("default")
         if values[name] is None and option.get("required"):
             raise SpecError(name, None, "is missing", "Add -e {0}=...".format(name), "missing_variable")

@@ -25,6 +25,8 @@ class Job:
         self.output = output
         self.status = (folder / "status").read_text()
         self.events = [json.loads(path.read_text()) for path in (folder / "job_events").glob("[0-9]*.json")]
+        # Everything that whoever may see the job can read: each event as AWX keeps it, and what it prints.
+        self.readable = output + "".join(path.read_text() for path in sorted((folder / "job_events").glob("[0-9]*.json")))
         self.artifacts = next((e["event_data"]["artifact_data"] for e in self.events if e["event"] == "playbook_on_stats"), {})
 
     @property
@@ -34,7 +36,7 @@ class Job:
 
 
 class Controller:
-    """The part of AWX that runs jobs: an installed project, a frozen inventory, credentials.
+    """The part of AWX that runs jobs: an installed project, a frozen inventory (C(hosts)), credentials.
 
     :param folder: a folder that others may enter
     :param inventory: path of the inventory's source
@@ -57,14 +59,20 @@ class Controller:
                        cwd=self.project, env=env, check=True, stdout=subprocess.DEVNULL)
         frozen = subprocess.run([os.path.join(path, "ansible-inventory"), "-i", str(inventory), "--list", "--export"], cwd=folder, env=env, check=True,
                                 stdout=subprocess.PIPE, text=True).stdout
-        self.hosts = "#!/usr/bin/python3\n# -*- coding: utf-8 -*-\nprint({0!r})\n".format(frozen)
+        self.hosts = json.loads(frozen)
 
-    def launch(self, template, answers, check=False, credentials=()):
-        """Launch a template and wait for the job. Raises awx_rules.Refused where AWX would answer with a 400."""
+    def launch(self, template, answers, check=False, credentials=(), vault=None, limit=None):
+        """Launch a template and wait for the job. Raises awx_rules.Refused where AWX would answer with a 400.
+
+        :param vault: password in a credential of AWX's type Vault
+        """
         variables, _ignored = awx_rules.launch(template, answers)
-        return self.run(template["playbook"], variables, template["extra_vars"], check, credentials)
+        words = (["--check"] if check else []) + (["--become"] if template["become_enabled"] else [])
+        if limit is not None and template["ask_limit_on_launch"]:
+            words += ["--limit", limit]
+        return self.run(template["playbook"], variables, template["extra_vars"], words, credentials, vault)
 
-    def run(self, playbook, variables, trusted=(), check=False, credentials=()):
+    def run(self, playbook, variables, trusted=(), words=(), credentials=(), vault=None):
         """Run a playbook with extra variables; of those that are not C(trusted) none is a template."""
         ident = uuid.uuid4().hex[:8]
         data = self.folder / ident
@@ -74,7 +82,10 @@ class Controller:
                    "ANSIBLE_HOST_KEY_CHECKING": "False", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True", "HOME": str(data / "home"), "JOB_ID": "7",
                    "AWX_HOST": "https://awx.example.org", "AWX_JOB_ID": "7",
                    "ANSIBLE_REMOTE_TMP": str(data / "home" / "tmp")}  # this user has no home but for HOME
-        cmdline = ["--check"] if check else []
+        cmdline = list(words)
+        if vault is not None:
+            cmdline.append("--ask-vault-pass")
+            (data / "env" / "passwords").write_text(json.dumps({r"Vault password:\s*?$": vault}))
         for number, (credential_type, inputs) in enumerate(credentials):
             env, injected = awx_rules.inject(credential_type, inputs, data / "env")
             envvars.update(env)
@@ -82,8 +93,9 @@ class Controller:
             cmdline += ["-e", "@{0}".format(data / "env" / "credential{0}.yml".format(number))]
         (data / "env" / "envvars").write_text(json.dumps(envvars))
         (data / "env" / "cmdline").write_text(" ".join(cmdline))
+        variables = dict({name + "_job_id": 7 for name in ("awx", "tower")}, **variables)
         (data / "env" / "extravars").write_text(awx_rules.extra_vars_file(variables, dict(trusted)))
-        (data / "inventory" / "hosts").write_text(self.hosts)
+        (data / "inventory" / "hosts").write_text("#!/usr/bin/python3\n# -*- coding: utf-8 -*-\nprint({0!r})\n".format(json.dumps(self.hosts)))
         for base, folders, files in os.walk(data):
             for name in [".", *folders, *files]:
                 os.chown(os.path.join(base, name), NOBODY, NOBODY)

@@ -21,10 +21,15 @@ JOBS = ("job_templates", "projects", "inventory_sources")
 
 
 class FakeAwx:
-    """AWX on a port of its own. C(objects) are its objects by collection and number, C(links) what is associated with what, C(writes) counts changes."""
+    """AWX on a port of its own.
+
+    C(objects) are its objects by collection and number, C(links) what is associated with what, C(writes) counts changes, C(updates) are the names of projects
+    and inventory sources that were read anew, and C(revision) is what a project would find.
+    """
 
     def __init__(self):
         self.objects, self.links, self.surveys, self.writes, self.number = {}, {}, {}, 0, 0
+        self.updates, self.revision = [], "r1"
         self.add("credentials", {"name": "Ansible Galaxy", "credential_type": 0})
         awx = self
 
@@ -70,7 +75,7 @@ class FakeAwx:
         url = "/api/v2/{0}/{1}/".format(collection, self.number)
         roles = {role: {"id": "{0}.{1}".format(self.number, role)} for role in ("execute_role", "admin_role", "read_role")}
         item = dict(DEFAULTS.get(collection, {}), id=self.number, url=url, type=collection, **data)
-        item.update(related={"survey_spec": url + "survey_spec/"}, summary_fields={"object_roles": roles})
+        item.update(related={"survey_spec": url + "survey_spec/", "update": url + "update/"}, summary_fields={"object_roles": roles})
         if collection == "job_templates":
             item["organization"] = self.objects["projects"][data["project"]]["organization"]  # that of the project, whatever was asked
         if collection == "inventory_sources":
@@ -80,6 +85,9 @@ class FakeAwx:
 
     def shown(self, collection, item):
         """An object as AWX tells it: without secrets."""
+        if collection == "notification_templates":
+            settings = item["notification_configuration"]
+            return dict(item, notification_configuration=dict(settings, password="$encrypted$") if settings.get("password") else settings)
         if collection != "credentials":
             return item
         return dict(item, inputs={key: "$encrypted$" if key in SECRETS else value for key, value in item.get("inputs", {}).items()})
@@ -113,6 +121,13 @@ class FakeAwx:
 
     def related(self, method, collection, number, what, data):
         """What belongs to an object: its survey, or other objects."""
+        if what == "update":
+            item = self.objects[collection][int(number)]
+            self.updates.append(item["name"])
+            if collection == "projects":
+                item["scm_revision"] = self.revision
+            done = {"status": "successful", "failed": False, "finished": "now", "event_processing_finished": True, "scm_revision": self.revision}
+            return 202, self.add(collection + "_updates", done)
         if what == "survey_spec":
             if method == "POST":
                 self.writes += 1

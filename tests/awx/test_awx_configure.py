@@ -64,11 +64,12 @@ def test_awx_is_made_so_once(awx, configure):
     allowed = {number for (kind, number, what), links in awx.links.items() if (kind, what) == ("roles", "teams") and team in links}
     assert allowed == {"{0}.execute_role".format(t["id"]) for t in templates.values() if "vm_group" in json.loads(t["extra_vars"])}
     mail = awx.named("notification_templates")["ops mail"]["id"]
-    told = {number for (_kind, number, what), links in awx.links.items() if what == "notification_templates_error" and mail in links}
+    told = {number for (kind, number, what), links in awx.links.items() if (kind, what) == ("job_templates", "notification_templates_error") and mail in links}
     assert told == {str(t["id"]) for t in templates.values() if "vm_group" not in json.loads(t["extra_vars"])}
+    assert awx.updates == ["kvmfleet", "kvmfleet hosts"], "hosts are there without waiting for a schedule"
     writes = awx.writes
     assert configure(**GIVEN) == 0
-    assert awx.writes == writes, "a second run writes nothing"
+    assert awx.writes == writes and awx.updates[2:] == ["kvmfleet"], "a second run writes nothing"
 
 
 def test_files_are_enough(awx, configure, tmp_path):
@@ -98,9 +99,13 @@ def test_files_are_enough(awx, configure, tmp_path):
     assert awx.links[("roles", "{0}.execute_role".format(create["id"]), "teams")] == {awx.named("teams")["kvmfleet red"]["id"]}
     mail = awx.named("notification_templates")["ops mail"]["id"]
     assert awx.links[("job_templates", str(templates["kvmfleet: Create VMs"]["id"]), "notification_templates_error")] == {mail}
+    assert awx.updates == ["kvmfleet", "kvmfleet hosts"]
     writes = awx.writes
     assert configure(*options) == 0
-    assert awx.writes == writes, "a second run writes nothing"
+    assert awx.writes == writes and awx.updates[2:] == ["kvmfleet"], "a second run writes nothing, and reads the inventory for nothing"
+    awx.revision = "r2"
+    assert configure(*options) == 2 and awx.writes == writes
+    assert awx.updates[3:] == ["kvmfleet", "kvmfleet hosts"], "what has changed in the repository is there at once"
 
 
 def test_what_is_missing_is_told_before_awx_is_asked(awx, configure):
@@ -113,7 +118,8 @@ def test_each_task_hands_on_every_option_of_its_module():
     """Of a configuration-as-code list nothing may get lost on the way; but for what only a one-off call needs."""
     import ansible_collections.awx.awx as awx_collection
     tasks = yaml.safe_load(open(os.path.join(ROOT, "roles/awx_configure/tasks/apply.yml"), encoding="utf-8"))[0]["block"]
-    assert len(tasks) == len(_awx.KINDS)
+    update = tasks.pop()
+    assert update["awx.awx.inventory_source_update"]["wait"] is True and len(tasks) == len(_awx.KINDS)
     kinds = []
     for task in tasks:
         module = next(key for key in task if key.startswith("awx.awx."))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import yaml
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _awx
 from ansible_collections.kvmfleet.core.tests.awx import awx_rules
 from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BIN, ROOT
+from ansible_collections.kvmfleet.core.tests.unit import doc_pages
 
 ENVIRONMENT = yaml.safe_load(Path(ROOT, "execution-environment.yml").read_text(encoding="utf-8"))
 # What a module is imported by, and what ansible-core brings along; numpy is an optional speed-up.
@@ -81,6 +83,29 @@ def test_whatever_the_control_side_imports_is_in_the_environment():
     foreign = {name for name in seen if name and name not in sys.stdlib_module_names} - WITH_CORE - OPTIONAL
     assert foreign == foreign & set(IMPORTED), "say which package brings it, and list that"
     assert all(IMPORTED[name] in listed for name in foreign)
+
+
+def test_the_command_of_the_page_finds_the_collection(tmp_path):
+    """What podman would run, with its mounts and its environment and nothing else, only without the image."""
+    page = next(page for page in doc_pages.pages() if page.name == "docs/execution-environment.md")
+    install, inside = (next(shlex.split(command.text) for command in page.commands() if command.text.startswith(program))
+                       for program in ("ansible-galaxy collection install", "podman run"))
+    (tmp_path / "fleet.yml").write_text(yaml.safe_dump({"plugin": "kvmfleet.core.fleet", "hosts": {"kvm1": {"uri": "qemu:///system"}}}))
+    env = {"HOME": str(tmp_path), "PATH": "{0}:{1}".format(BIN, os.environ["PATH"]), "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True", "ANSIBLE_NOCOLOR": "1"}
+    install[install.index("kvmfleet.core")] = ROOT  # instead of Galaxy's
+    run(*install, "--offline", env=env, cwd=tmp_path)
+    mounts = {target: source.replace("$PWD", str(tmp_path)) for source, target in (
+        inside[i + 1].removesuffix(":ro").rsplit(":", 1) for i, word in enumerate(inside) if word == "-v")}
+
+    def outside(text):
+        for target, source in mounts.items():
+            text = text.replace(target, source) if text == target or text.startswith(target + "/") else text
+        return text
+    given = dict(inside[i + 1].split("=", 1) for i, word in enumerate(inside) if word == "-e")
+    # A key is of no use for a URI that is not qemu+ssh
+    env.update({name: outside(value) for name, value in given.items() if not name.startswith("KVMFLEET_SSH_")})
+    command = [outside(word) for word in inside[inside.index("ansible-inventory"):]]
+    assert "kvm1" in run(*command, env=env, cwd="/")
 
 
 @pytest.fixture(scope="module")
@@ -147,5 +172,5 @@ def test_the_fleet_runs_from_it(root, real_lab):
         variables = {name: value for name, value in given.items() if playbook == "create_vm" or not name.startswith("vm_") or name == "vm_name"}
         (root / "runner" / "extravars").write_text(json.dumps(variables))
         said = run_inside(root, "ansible-playbook", "-i", "/runner/hosts", "/runner/project/playbooks/{0}.yml".format(playbook), "-e", "@/runner/extravars",
-                   env=env)
+                          env=env)
         assert "1 VM: 1 " + word in said, said

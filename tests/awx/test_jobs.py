@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from ansible_collections.kvmfleet.core.tests.awx import awx_rules
 from ansible_collections.kvmfleet.core.tests.awx.awx_jobs import Controller
 from ansible_collections.kvmfleet.core.tests.awx.root_door import RootDoor
 from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import FleetPlaybooks
+from ansible_collections.kvmfleet.core.tests.integration.places import IMAGE
 from ansible_collections.kvmfleet.core.tests.integration.playbook_runs import BIN, ROOT
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDP1mq1Y0bVG9bQ0a8Z9Jn2bqkVwWm3u0Qk5s9H9qXyz me@laptop"
@@ -29,16 +33,26 @@ class Awx:
     def __init__(self, lab, folder, path=BIN):
         self.doors = [RootDoor(host) for host in lab.hosts]
         self.fleet = FleetPlaybooks(lab, folder, (4, 4, 4))
+        self.fleet.address_pool(9)
         self.fleet.catalogs["kvmfleet_groups"] = {"red": {"quota": {"vms": 3}}, "blue": {}}
-        self.fleet.room((4, 4, 4), **{host.host: {"ansible_python_interpreter": door.python} for host, door in zip(lab.hosts, self.doors)})
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(folder / "copied.qcow2"), "8M"], check=True)
+        self.fleet.catalogs["kvmfleet_images"].update({"ops:1": {"volume": IMAGE, "admin_only": True}, "blue:1": {"volume": IMAGE, "groups": ["blue"]},
+                                                       "copied:1": {"source": "path", "path": str(folder / "copied.qcow2")}})
+        # Through the door one is root already.
+        self.fleet.room((4, 4, 4), **{host.host: {"ansible_python_interpreter": door.python, "ansible_become": False}
+                                      for host, door in zip(lab.hosts, self.doors)})
         self.types = {made["name"]: made for made in _awx.CREDENTIAL_TYPES}
         objects = _awx.objects(_awx.Settings("https://git.example.org/x.git", "ee"), Catalogs(self.fleet.catalogs), self.fleet.catalogs)
         self.templates = {t["name"]: t for t in objects["controller_templates"]}
+        for template in self.templates.values():
+            if "vm_group" in template["extra_vars"]:
+                template["extra_vars"]["vm_wait"] = "none"  # nothing runs in the lab's guests, and tenants are not asked
         self.controller = Controller(folder, folder / "inventory.yml", path)
 
-    def launch(self, name, check=False, credentials=(), **answers):
+    def launch(self, name, check=False, credentials=(), vault=None, limit=None, **answers):
         """See L(Controller.launch)."""
-        return self.controller.launch(self.templates[name], answers, check, [(self.types[kind], inputs) for kind, inputs in credentials])
+        return self.controller.launch(self.templates[name], answers, check, [(self.types[kind], inputs) for kind, inputs in credentials], vault,
+                                      limit)
 
     def does(self, name, **given):
         """What a job answers that has to succeed."""
@@ -110,20 +124,75 @@ def test_answers_are_no_templates_and_no_files(awx, lab):
         assert refused["reason"] == "not_allowed" and "root:" not in str(refused)
 
 
-def test_a_tenant_reaches_no_vm_of_another(awx, lab):
-    for group in ("red", "blue"):
-        assert awx.does("{0}: Create VMs".format(group), vm_name="web", vm_group="other", **SMALL)["vms"][0]["name"] == "web.default." + group
-    assert [vm["name"] for vm in awx.does("red: List VMs", vm_name="?*")["vms"]] == ["web.default.red"]
+def test_a_tenant_neither_reaches_nor_sees_what_is_anothers(awx, lab, monkeypatch):
+    """Not even in what AWX keeps of every task, which who may execute a template may read."""
+    monkeypatch.setitem(awx.controller.hosts["_meta"]["hostvars"]["kvm3"], "kvm_groups", ["blue"])
+    blue = awx.does("blue: Create VMs", vm_name="bluebird", vm_labels="owner=blueish", vm_network="pooled", **dict(SMALL, vm_image="blue:1"))
+    assert blue["vms"][0]["name"] == "bluebird.default.blue" and blue["vms"][0]["image"] == "blue:1"
+    (_name, theirs), = lab.ours()
+    domain = next(domain for host in lab.hosts for domain in host.domains())
+    words = ["bluebird", domain.UUIDString(), theirs.addresses[0].partition("/")[0], *re.findall("<mac address='(.*?)'", domain.XMLDesc())]
+    assert len(words) == 4
+    seen = awx.launch("kvmfleet: Show the capacity of the fleet").readable
+    assert [word for word in words if word not in seen] == [], "operators see them, so these are the words to look for"
+
+    def look(name, fails=False, **given):
+        """What a job of the reds answers, which shows nothing of the blues."""
+        job = awx.launch("red: " + name, **given)
+        assert job.status == ("failed" if fails else "successful"), job.output
+        assert [word for word in words if word in job.readable] == [], job.output
+        return job.answer
+    made = look("Create VMs", vm_name="web", vm_count=2, vm_group="blue", **SMALL)
+    assert {vm["name"] for vm in made["vms"]} == {"web-1.default.red", "web-2.default.red"} and {vm["host"] for vm in made["vms"]} == {"kvm1", "kvm2"}
+    assert look("Scale a set of VMs", vm_name="web", vm_count=3, vm_ssh_key=KEY)["vms"][0]["host"] in ("kvm1", "kvm2")
+    quota = look("Create VMs", fails=True, vm_name="more", **SMALL)
+    assert quota["reason"].startswith("quota"), quota
+    assert len(look("List VMs", vm_name="?*")["vms"]) == 3
+    shown = look("Show the capacity of the fleet")
+    assert {host["name"] for host in shown["hosts"]} == {"kvm1", "kvm2"} and shown["unreachable"] == []
     before = lab.snapshot()
-    for template, answers in (("red: Delete VMs", {"vm_confirm": 1}), ("red: Change the power state of VMs", {"vm_action": "force_off"})):
-        for name in ("web.default.blue", "*.default.blue"):
-            job = awx.launch(template, vm_name=name, **answers)
-            assert lab.snapshot() == before, (template, name)
-            assert not job.answer["vms"], job.output
-    quota = awx.fails("red: Create VMs", vm_name="more", vm_count=3, **SMALL)
-    assert quota["reason"].startswith("quota") or "quota" in quota["msg"], quota
-    with pytest.raises(awx_rules.Refused):
-        awx.launch("red: Create VMs", vm_name="web2", **dict(SMALL, vm_image="secret:1"))
+    for template, name in (("Delete VMs", "*.default.blue"), ("Change the power state of VMs", "b*.*.*")):
+        assert not look(template, vm_name=name, vm_confirm=1, vm_action="force_off")["vms"] and lab.snapshot() == before
+    for template, name in (("Delete VMs", "bluebird.default.blue"), ("Change the power state of VMs", "bluebird.default.blue")):
+        refused = awx.launch("red: " + template, vm_name=name, vm_confirm=1, vm_action="force_off").answer
+        assert refused["reason"] == "not_ours" and not refused["vms"] and lab.snapshot() == before
+    for answer in ({"vm_image": "blue:1"}, {"vm_image": "ops:1"}, {"vm_image": "secret:1"}):
+        with pytest.raises(awx_rules.Refused):
+            awx.launch("red: Create VMs", vm_name="web2", **dict(SMALL, **answer))
+    assert look("Delete VMs", vm_name="web*", vm_confirm=3, vm_delete_disks="false")["changed"] == 3
+    assert [name for name, _meta in lab.ours()] == ["bluebird.default.blue"] and lab.residue() == [], "disks that stay would not count for the quota"
+
+
+def test_templates_with_the_default_answers(awx, lab):
+    """A click that answers nothing but what has to be answered; where that would change this machine, in check mode."""
+    project = awx.controller.project
+    secret = subprocess.run([os.path.join(BIN, "ansible-vault"), "encrypt_string", "--vault-password-file", "/dev/stdin", "S3cret!word", "--name",
+                             "root_password"], input="open sesame", check=True, stdout=subprocess.PIPE, text=True).stdout
+    (project / "fleet.yml").write_text("plugin: kvmfleet.core.fleet\nhosts:\n  kvm1: {}\nvms:\n  - name: db\n    image: debian:12\n    flavor: tiny\n"
+                                       "    ssh_key: none\n    wait: none\n    wait_timeout: 5\n" + textwrap.indent(secret, "    "))
+    (project / "fleet.yml").chmod(0o444)
+    # What the lab's hosts have not of their own, and these find out where all before that has gone well.
+    lacks = {"setup_hosts": "no_systemd", "host_networks": "no_system"}
+    tried = {"create_vm", "delete_vm", "scale_vm", "power_vm", "list_vms", "capacity"}  # by the other tests
+
+    def run(playbook, **how):
+        tried.add(playbook)
+        template = next(t for t in awx.templates.values() if t["playbook"] == "playbooks/{0}.yml".format(playbook) and t["name"].startswith("kvmfleet: "))
+        job = awx.launch(template["name"], **how)
+        assert job.status == "successful" or '"reason": "{0}"'.format(lacks.get(playbook)) in job.output, job.output
+        return job
+    assert run("list_images").answer["images"] and run("list_flavors").answer["flavors"] and run("list_networks").answer["networks"]
+    assert len(run("list_hosts").answer["hosts"]) == 3
+    assert run("fleet_page").answer["html"].startswith("<!DOCTYPE html>")
+    job = run("converge_fleet", vault="open sesame")
+    assert job.answer["vms"][0]["name"] == "db" and job.answer["changed"] == 1 and "S3cret" not in job.readable
+    assert "copied" not in str(lab.files())
+    run("base_image")
+    assert [name for name in lab.files() if "copied" in name] == [name for name in lab.files() if "base-" in name] and "copied" in str(lab.files())
+    assert "copied" in run("prune_images").output and "copied" in str(lab.files())
+    run("host_networks", check=True, limit="kvm1")
+    run("setup_hosts", check=True, limit="kvm1")
+    assert tried == set(_awx.TEMPLATES)
 
 
 @pytest.mark.long
@@ -137,7 +206,8 @@ def test_the_other_templates(awx, lab):
     for group in ("kvmfleet", "red"):
         assert awx.does(group + ": Show the capacity of the fleet")["total"]["vcpus"]["allocated"] == 2
         assert {host["name"] for host in awx.does(group + ": List hosts")["hosts"]} == {"kvm1", "kvm2", "kvm3"}
-        assert [image["name"] for image in awx.does(group + ": List images")["images"]] == ["debian:12"]
+        images = [image["name"] for image in awx.does(group + ": List images")["images"]]
+        assert images == (["copied:1", "debian:12"] if group == "red" else ["blue:1", "copied:1", "debian:12", "ops:1"])
         assert [flavor["name"] for flavor in awx.does(group + ": List flavors")["flavors"]] == ["tiny"]
         assert "default" in [network["name"] for network in awx.does(group + ": List networks")["networks"]]
     page = awx.does("kvmfleet: Write the fleet as one HTML page")

@@ -261,7 +261,7 @@ class Site:
         self.handle.refresh()
         found += ["volume " + v.name() for v in self.handle.listAllVolumes() if v.name() not in self.files]
         found += ["temporary " + name for name in os.listdir(self.scratch)]
-        found += ["lock " + name for name in os.listdir(LOCKS) if name not in ("lock", "vms", "progress")]
+        found += ["lock " + name for name in os.listdir(LOCKS) if name not in ("lock", "vms") and not name.startswith("progress-")]
         return found + self.libvirt_files()
 
     def libvirt_files(self):

@@ -367,7 +367,7 @@ def test_a_long_download_tells_how_far_it_is(place, web, image, tmp_path):
                 web.hold.set()
     assert process.returncode == 0
     assert told and "downloading, " in told[0] and " of 4" in told[0]
-    assert not list(Path("/run/kvmfleet/progress").glob("run-*.new"))
+    assert not list(Path("/run/kvmfleet").glob("progress-{0}/run-*.new".format(os.geteuid())))
 
 
 def test_the_role_removes_an_image(place, image, tmp_path):

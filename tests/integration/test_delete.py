@@ -128,6 +128,39 @@ def test_a_volume_that_another_domain_has_is_refused(site):
     site.assert_clean()
 
 
+def test_a_volume_below_an_overlay_of_the_same_name_elsewhere_is_refused(site, tmp_path):
+    """That one is not what is to be deleted as well, whatever it is called."""
+    for name in ("lower.qcow2", "data.qcow2"):
+        site.image(name, 4 * MIB)
+    site.handle.refresh()
+    site.run([site.vm("a", disks=[{"name": short, "pool": site.pool, "volume": short + ".qcow2", "delete_with_vm": True} for short in ("lower", "data")])])
+    other = os.path.join(site.scratch, "other")
+    os.mkdir(other)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", site.path("lower.qcow2"), os.path.join(other, "data.qcow2")], check=True)
+    pool = site.conn.storagePoolCreateXML("<pool type='dir'><name>{0}-other</name><target><path>{1}</path></target></pool>".format(site.prefix, other), 0)
+    try:
+        result = refused(site, "a")
+        assert result["reason"] == "volume_in_use" and "data.qcow2" in result["msg"]
+        os.unlink(os.path.join(other, "data.qcow2"))
+        pool.refresh()
+        deleted(site, "a")
+    finally:
+        pool.destroy()
+    assert not {"lower.qcow2", "data.qcow2"} & set(os.listdir(site.target))
+
+
+@pytest.mark.parametrize("name", ["../hosts", "..", "", "/etc/hosts"])
+def test_what_is_no_name_of_a_volume_stops_a_deletion_before_it_begins(site, name):
+    site.run([site.vm("a")])
+    domain = site.domain("a")
+    meta = _metadata.find(ET.fromstring(domain.XMLDesc()))
+    meta.volumes.append(_metadata.VolumeRef("data", site.pool, name, 1, given=True))
+    text = ET.tostring(_metadata.to_element(meta, namespaced=False), encoding="unicode")
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, _metadata.PREFIX, _metadata.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    assert refused(site, "a")["reason"] == "bad_metadata"
+    assert site.run(site.absent("a", delete_disks=False))["changed"]
+
+
 def test_a_volume_below_another_overlay_is_refused(site):
     """Made by the user with qemu-img, known to libvirt or not, named in whatever way; and one in which a domain stands outside of any pool."""
     site.run([site.vm()])

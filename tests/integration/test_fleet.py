@@ -124,7 +124,9 @@ def test_a_set_grows_and_shrinks(fleet, lab):
     assert "web-5" in foretold.output and len(names(lab)) == 7
     one = fleet.does("create_vm", vm_name="web", vm_count=4, vm_scale_down="true", **VM)
     assert one.changed == 1 and "web-5" not in names(lab) and len(names(lab)) == 6
-    fleet.does("create_vm", vm_name="web", vm_count=2, vm_scale_down="true", **VM)
+    unconfirmed = fleet.refuses("create_vm", vm_name="web", vm_count=2, vm_scale_down="true", **VM)
+    assert "2 VMs (web-3, web-4) would be deleted" in unconfirmed and len(names(lab)) == 6
+    fleet.does("create_vm", vm_name="web", vm_count=2, vm_scale_down="true", vm_confirm=2, **VM)
     assert names(lab) == ["web-1", "web-10", "web-2", "web-9"] and len(lab.files()) == 6
     assert fleet.does("create_vm", vm_name="web", vm_count=2, vm_scale_down="true", **VM).changed == 0
     assert "web-10" in fleet.refuses("create_vm", vm_name="web", vm_count=10, **VM), "a name that somebody else has"

@@ -109,8 +109,18 @@ def test_a_pool_that_does_not_start_leaves_nothing(place, names, tmp_path):
     assert names[0] not in [p.name() for p in place.conn.listAllStoragePools()]
 
 
-def test_two_pools_in_one_folder_are_refused(place, converge, names):
-    assert converge.refused("host_pool", name=names[0], path=place.target + "/")["reason"] == "pool_source_in_use"
+def test_two_pools_in_one_folder_are_refused(place, converge, names, tmp_path):
+    (tmp_path / "link").symlink_to(place.target)
+    for path in (place.target + "/", "/" + place.target, str(tmp_path / "link")):
+        assert converge.refused("host_pool", name=names[0], path=path)["reason"] == "pool_source_in_use"
+
+
+def test_a_pool_in_a_linked_folder_goes_and_the_link_stays(converge, names, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    converge("host_pool", name=names[0], path=str(tmp_path / "link"))
+    converge("host_pool", name=names[0], state="absent")
+    assert (tmp_path / "link").is_dir()
 
 
 def test_an_existing_pool_may_be_elsewhere_than_new_ones(place, converge, names, tmp_path):

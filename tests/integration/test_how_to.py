@@ -16,7 +16,7 @@ from ansible_collections.kvmfleet.core.tests.unit import doc_pages
 
 # Guests that are no guests: nobody waits for them, and they obey no power button
 ADDED = {"create_vm": ["-e", "vm_wait=none", "-e", "vm_shutdown_timeout=1", "-e", "vm_force=true"], "power_vm": ["-e", "vm_shutdown_timeout=1"]}
-FOREIGN = ("<domain type='qemu'><name>old</name><memory unit='MiB'>64</memory><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>")
+FOREIGN = ("<domain type='qemu'><name>Win_Server</name><memory unit='MiB'>64</memory><os><type arch='x86_64' machine='q35'>hvm</type></os></domain>")
 
 
 class Reader:
@@ -72,7 +72,7 @@ def test_the_beginning_of_the_how_to_page(reader, lab):
     reader.furnish(page)
     for command in typed:
         reader.types(command)
-    assert sorted(name for names in lab.where().values() for name in names) == ["db", "db2", "old", "test1", "test2", "web-1", "web-2", "web-3"]
+    assert sorted(name for names in lab.where().values() for name in names) == ["Win_Server", "db", "db2", "test1", "test2", "web-1", "web-2", "web-3"]
 
 
 @pytest.mark.long
@@ -83,7 +83,7 @@ def test_the_whole_how_to_page(reader, lab):
     for command in typed:
         reader.types(command)
     left = {name for names in lab.where().values() for name in names}
-    assert {"web.default.red", "safe", "old", "dns", "key1", "key2"} <= left and not {"db", "test1", "test2"} & left
+    assert {"web.default.red", "safe", "Win_Server", "dns", "key1", "key2"} <= left and not {"db", "test1", "test2"} & left
 
 
 @pytest.mark.long
@@ -93,4 +93,4 @@ def test_the_maintenance_page(reader, lab):
     reader.types(commands("docs/how-to.md", "Create")[1][1])
     for command in typed:
         reader.types(command)
-    assert {name for names in lab.where().values() for name in names} == {"old", "web-1", "web-2", "web-3"}
+    assert {name for names in lab.where().values() for name in names} == {"Win_Server", "web-1", "web-2", "web-3"}

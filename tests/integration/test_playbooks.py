@@ -208,6 +208,44 @@ def test_what_nobody_asked_for_stays_as_it_is(playbooks, place, stopped):
     assert place.files() == files
 
 
+def test_a_vm_of_any_name_is_taken_over(playbooks, place, stopped):
+    """Those that virt-manager and others have made are seldom called by a host name label. What is new still is."""
+    names = [place.name(short) for short in ("Win_Server", "My ünit+1.example.org")]
+    for name in names:
+        place.define(name[len(place.name("")):])
+    assert "vm_name = '{0}'".format(names[0]) in playbooks.refuses("create_vm", vm_name=names[0], **stopped)
+    missing = playbooks.refusal("create_vm", vm_name=place.name("Not_There"), vm_adopt="true", vm_memory="64MiB", vm_state="stopped")
+    assert missing.reason == "unknown_vm" and "no such VM to take over" in missing.message
+    before = {name: place.conn.lookupByName(name).UUIDString() for name in names}
+    for name in names:
+        adopted = dict(vm_name=name, vm_adopt="true", vm_state="stopped")
+        assert [playbooks.does("create_vm", **adopted).changed for _time in range(2)] == [1, 0]
+    assert set(playbooks.does("list_vms", vm_name=place.name("*[_.+]*")).vms) == set(names)
+    # What is made for them later has a name of its own that every tool takes
+    odd = names[1]
+    playbooks.does("create_vm", vm_name=odd, vm_adopt="true", vm_state="stopped", variables={"vm_disks": ["16MiB"]})
+    assert [name for name in place.files() if re.match(r"^[A-Za-z0-9._-]+-data-[0-9a-f]{8}[.]qcow2$", name)], place.files()
+    playbooks.does("power_vm", vm_name=odd, vm_action="start")
+    assert place.conn.lookupByName(odd).isActive() and not place.conn.lookupByName(names[0]).isActive()
+    playbooks.does("power_vm", vm_name=odd, vm_action="force_off")
+    assert before == {name: place.conn.lookupByName(name).UUIDString() for name in names}
+    assert playbooks.does("delete_vm", vm_name=",".join(names), vm_confirm=2).data["changed"] == 2
+    assert (place.domains(), [name for name in place.files() if "-data-" in name]) == ([], [])
+
+
+def test_a_vm_that_is_renamed_joins_a_group(playbooks, place, stopped):
+    """As docs/migration.md says it; and it is that group's alone."""
+    place.define("Old_1")
+    place.conn.lookupByName(place.name("Old_1")).rename(place.name("old.default.red"))
+    mine = dict(vm_name=place.name("old"), vm_group="red")
+    made = [playbooks.does("create_vm", vm_adopt="true", vm_state="stopped", **mine) for _time in range(2)]
+    assert [run.changed for run in made] == [1, 0] and made[0].vms[place.name("old.default.red")]["group"] == "red"
+    assert list(playbooks.does("list_vms", vm_group="red", vm_name=place.name("*")).vms) == [place.name("old.default.red")]
+    theirs = playbooks.refusal("power_vm", vm_name=place.name("old.default.red"), vm_group="blue", vm_action="start")
+    assert theirs.reason == "not_ours"
+    assert playbooks.does("delete_vm", **mine).data["changed"] == 1 and place.domains() == []
+
+
 def test_a_dead_host_is_reported(playbooks, place, stopped):
     dead = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_connection": "ssh"}
     playbooks.inventory({"local": playbooks.host, "dead": dead})

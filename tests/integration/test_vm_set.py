@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 import libvirt
 import pytest
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata
+from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata, _volume_job
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
 MIB = 1 << 20
@@ -321,3 +321,66 @@ def test_secrets_and_names_in_the_output_of_a_playbook(place, tmp_path):
     for legible in ('"debian"', "debian:12", "/etc/debian"):
         assert legible in said
     assert "hush" not in place.domain().XMLDesc(0) and "hush" not in metadata(place).__repr__()
+
+
+@pytest.fixture
+def snapshot(place):
+    """A VM whose disk has an external snapshot: the VM as it was asked for, and the path of the overlay that it runs on now."""
+    vm = item(place)
+    place.run("vm_set", vms=[vm])
+    place.domain().snapshotCreateXML("<domainsnapshot><name>before</name></domainsnapshot>", libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY)
+    yield vm, source(place)
+    if not place.domain().isActive():
+        place.domain().snapshotLookupByName("before").delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+
+
+def source(place):
+    """Where the first disk of the VM is."""
+    return place.xml().find("devices/disk/source").get("file")
+
+
+def test_what_was_written_since_an_external_snapshot_is_kept(place, snapshot):
+    """The volume below has the older data; a run that pointed the VM at it would lose what came since."""
+    vm, top = snapshot
+    assert top.endswith(".before")
+    before = place.snapshot()
+    assert not place.run("vm_set", vms=[vm])["changed"]
+    assert place.snapshot() == before
+    assert place.run("vm_set", vms=[dict(vm, labels={"a": "b"})])["changed"] and source(place) == top
+    larger = dict(vm, disks=[dict(vm["disks"][0], size="32MiB")])
+    for check in (True, False):
+        refused = place.run("vm_set", vms=[larger], check=check, fails=True)
+        assert (refused["reason"], refused["error"]["option"], top in refused["msg"]) == ("disk_moved", "disks[0].size", True)
+    assert place.run("vm_set", vms=[dict(vm, state="running")])["changed"] and source(place) == top
+    place.domain().destroy()
+
+
+def test_a_disk_that_was_moved_is_not_moved_back(place, tmp_path):
+    vm = item(place)
+    place.run("vm_set", vms=[vm])
+    old, new = source(place), place.path("elsewhere.qcow2")
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", old, new], check=True)
+    place.conn.defineXML(place.domain().XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).replace(old, new))
+    refused = place.run("vm_set", vms=[vm], fails=True)
+    assert (refused["reason"], new in refused["msg"], source(place)) == ("disk_moved", True, new)
+    assert place.run("vm_set", vms=[{"name": vm["name"], "labels": {"a": "b"}}])["changed"] and source(place) == new
+
+
+def test_an_image_that_overlays_lie_on_is_attached_for_reading_only(place):
+    place.run("vm_set", vms=[item(place, "a")])
+    vm = item(place, "b", disks=[{"pool": place.pool, "volume": "image.qcow2"}])
+    for check in (True, False):
+        refused = place.run("vm_set", vms=[vm], check=check, fails=True)
+        assert (refused["reason"], refused["error"]["option"]) == ("volume_in_use", "disks[0].volume")
+    assert [d.name() for d in place.domains()] == [place.name("a")]
+    assert place.run("vm_set", vms=[dict(vm, disks=[dict(vm["disks"][0], readonly=True)])])["changed"]
+
+
+def test_a_fault_of_ours_leaves_nothing(place, monkeypatch):
+    """What nobody has thought of, too, is a failure of that VM after which the batch is undone."""
+    def broken(*_args):
+        raise ValueError("embedded null character")
+    monkeypatch.setattr(_volume_job, "apply", broken)
+    failed = place.run("vm_set", vms=[item(place, "a"), item(place, "b")], fails=True)
+    assert failed["reason"] == "internal" and "embedded null character" in failed["msg"]
+    assert place.domains() == [] and place.files() == []

@@ -176,6 +176,34 @@ def test_every_playbook_and_role_is_somewhere_in_the_pages():
     assert [name for name in PLAYBOOKS + ROLES if not re.search(r"\b{0}\b".format(name), text)] == []
 
 
+def test_the_reference_names_everything():
+    """Modules, plugins of every kind, event filters, rulebooks and roles: each as a word of its own in code, or as a link."""
+    named = set(re.findall(r"[`\[.]([a-z_]+)[`\]]", PAGES["docs/reference.md"].path.read_text()))
+    there = {path.stem for pattern in ("plugins/modules/*.py", "plugins/inventory/*.py", "plugins/callback/*.py", "plugins/lookup/*.py", "plugins/filter/*.py",
+                                       "extensions/eda/plugins/*/*.py", "extensions/eda/rulebooks/*.yml") for path in ROOT.glob(pattern) if path.stem[0] != "_"}
+    assert sorted((there | set(ROLES)) - named) == []
+
+
+def test_the_reference_has_the_options_of_the_event_filters():
+    text = PAGES["docs/reference.md"].path.read_text()
+    for path in ROOT.glob("extensions/eda/plugins/event_filter/[a-z]*.py"):
+        documents = [ast.literal_eval(node.value) for node in ast.parse(path.read_text()).body
+                     if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DOCUMENTATION"]
+        for option in yaml.safe_load(documents[0]).get("options") or {}:
+            assert "`{0}`".format(option) in text, path.stem
+
+
+def test_the_pages_say_how_to_install():
+    """Every way, and every Python package that the control node may need."""
+    page = PAGES["docs/install.md"]
+    commands = "\n".join(command.text for command in page.commands())
+    version = yaml.safe_load((ROOT / "galaxy.yml").read_text())
+    assert all(way in commands for way in ("install kvmfleet.core\n", "install git+{0},".format(version["repository"]),
+                                           "--offline kvmfleet-core-{0}.tar.gz".format(version["version"]))), commands
+    packages = {re.split("[<>=~ ]", line)[0] for line in (ROOT / "meta" / "ee-requirements.txt").read_text().splitlines() if line and line[0] != "#"}
+    assert [name for name in sorted(packages) if "pip install " + name not in page.path.read_text()] == []
+
+
 @pytest.mark.parametrize("name,command", every(lambda page: page.commands()))
 def test_commands_name_what_there_is(name, command):
     check_command(command.text)
@@ -184,7 +212,8 @@ def test_commands_name_what_there_is(name, command):
 @pytest.mark.parametrize("name", PAGES)
 def test_names_of_ours_exist(name):
     known = set(PLAYBOOKS) | set(ROLES) | set(MODULES) | {path.stem for path in ROOT.glob("plugins/*/*.py")}
-    known |= {path.stem for path in ROOT.glob("extensions/eda/*/*.yml")} | {"kvmfleet"}  # rulebooks, and the action group
+    known |= {path.stem for pattern in ("*/*.yml", "plugins/*/*.py") for path in ROOT.glob("extensions/eda/" + pattern)}  # rulebooks, event filters
+    known |= {"kvmfleet"}  # the action group
     for found in re.findall(r"\bkvmfleet\.core\.([a-z_]+)", PAGES[name].path.read_text()):
         assert found in known, "there is no kvmfleet.core." + found
 

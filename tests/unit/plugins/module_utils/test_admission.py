@@ -175,3 +175,5 @@ def test_uniqueness():
         with pytest.raises(SpecError) as caught:
             check_unique(records, "c", *arguments)
         assert caught.value.code == code
+        with pytest.raises(SpecError, match="domain of another group"):
+            check_unique(records, "c", *arguments, group="red")

@@ -71,6 +71,18 @@ def test_what_newer_versions_wrote_is_passed_over():
     assert meta.volumes == [VolumeRef("root", "p", "n", 12)] and meta.volume("root") is meta.volumes[0] and meta.volume("data") is None
 
 
+@given(st.sampled_from(["--5", "\u00b2", "9" * 5000, "-7", "1e3", "", " "]) | st.text("0123456789-+ .\u0661e", max_size=30))
+def test_a_number_that_is_none_makes_no_host_unreadable(text):
+    """Nor do negative ones make room."""
+    root = ET.Element("{urn:kvmfleet:vm:1}vm")
+    ET.SubElement(root, "index").text = text
+    ET.SubElement(root, "request", vcpus_request_milli=text, memory_request_mib=text)
+    ET.SubElement(root, "volume", disk="root", pool="p", name="n", bytes=text, reserve=text)
+    meta = _metadata.from_element(root)
+    for number in (meta.index, meta.vcpus_request_milli, meta.memory_request_mib, meta.volumes[0].reserve, meta.volumes[0].size):
+        assert number is None or number >= 0
+
+
 @given(st.integers(0, 10 ** 8))
 def test_ages(seconds):
     """Of our own timestamps; what cannot be read is infinitely old, so that its claim is stale."""

@@ -30,6 +30,13 @@ def test_anti_affinity_of_a_vm_that_exists_holds_for_newcomers() -> None:
     assert place([request("db1", labels=DB_LABELS)], hosts).hosts == {"db1": "kvm2"}
 
 
+def test_another_groups_vm_is_not_named() -> None:
+    hosts = [host("kvm1", 64, 64, vms=(Vm("shy.default.blue", group="blue", anti_affinity=(DB,)),))]
+    for group, told in (("red", "VM of another group"), ("blue", "VM shy.default.blue"), ("", "VM shy.default.blue")):
+        refusal = place([request("db1", labels=DB_LABELS, group=group)], hosts).message
+        assert "kvm1 has {0}, which must not share".format(told) in refusal and ("shy" in refusal) is (group != "red")
+
+
 def test_members_of_a_batch_keep_apart() -> None:
     hosts = [host("kvm{0}".format(i)) for i in range(3)]
     vms = [request("db{0}".format(i), labels=DB_LABELS, anti_affinity=(DB,)) for i in range(4)]

@@ -6,9 +6,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 
+import pytest
+
+from ansible_collections.kvmfleet.core.plugins.module_utils import _progress
 from ansible_collections.kvmfleet.core.plugins.module_utils._progress import Progress
+
+NOBODY = 65534
 
 
 def seen(path, condition):
@@ -77,3 +86,54 @@ def test_files_of_killed_runs_go_after_a_day(tmp_path):
     seen(tmp_path / "run-1", lambda states: states)
     progress.close()
     assert sorted(os.listdir(tmp_path)) == ["other", "run-new"]
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """A folder that several users may write to, as /run/kvmfleet is for root and the group libvirt."""
+    folder = Path(tempfile.mkdtemp(prefix="kvmfleet-run-"))  # into pytest's own nobody else is let
+    folder.chmod(0o777)
+    monkeypatch.setattr(_progress, "FOLDER", str(folder / "progress"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def told(name):
+    """What the control node reads while a module tells something; None where it sees nothing."""
+    path = os.path.join(_progress.FOLDER, name)
+    progress = Progress(_progress.own_path(path), 0, 0.01)
+    try:
+        progress.say("web-1", "waiting")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and progress._thread.is_alive():
+            done = subprocess.run(_progress.reading(path), capture_output=True, text=True, check=False, user=os.geteuid())
+            if done.returncode == 0 and json.loads(done.stdout):
+                return json.loads(done.stdout)
+            time.sleep(0.01)
+        return None
+    finally:
+        progress.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_each_user_has_a_folder_of_his_own(shared):
+    assert told("run-1") == {"web-1": ["waiting", False]}
+    os.seteuid(NOBODY)
+    try:
+        assert told("run-2") == {"web-1": ["waiting", False]}
+    finally:
+        os.seteuid(0)
+    assert {(path.name, path.stat().st_mode & 0o777) for path in shared.iterdir()} == {("progress-0", 0o700), ("progress-{0}".format(NOBODY), 0o700)}
+
+
+def test_a_folder_that_somebody_else_has_made_is_not_written_to(shared, monkeypatch):
+    (shared / "progress-4711").mkdir(mode=0o777)
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    path = _progress.own_path(os.path.join(_progress.FOLDER, "run-1"))
+    with pytest.raises(PermissionError):
+        _progress._write(path, "{}")
+    assert os.listdir(shared / "progress-4711") == []
+
+
+def test_a_file_elsewhere_stays_there(shared):
+    assert _progress.own_path("/tmp/mine/run-1") == "/tmp/mine/run-1" and _progress.reading("/tmp/mine/run-1") == ["cat", "/tmp/mine/run-1"]

@@ -105,6 +105,28 @@ def test_any_text_as_a_name(text):
         assert 1 <= len(text) <= 63 and set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") and text.strip("-") == text
 
 
+@given(st.text(), st.from_regex(r"[0-9a-f]{8}", fullmatch=True))
+def test_any_text_as_the_name_of_a_vm_that_exists(text, token):
+    """Is taken as it is, or a SpecError; a volume that is made for it is one path component that every tool takes."""
+    try:
+        assert _spec.check_existing_name("name", text) == text
+    except SpecError as exc:
+        assert exc.option == "name"
+        return
+    assert "/" not in text and not set(text) & set("*?[") and text.isprintable() and text.strip() == text != ""
+    name = _spec.volume_name(text, "data", token, "qcow2")
+    assert _spec.check_volume_name("volume", name) == name or len(name) > 200
+    assert not set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") and name.endswith("-data-" + token + ".qcow2")
+
+
+@given(LABELS)
+def test_every_new_name_is_one_that_can_exist(label):
+    """So what was made here can be named everywhere."""
+    for name in (label, label + ".dev.team1"):
+        assert _spec.check_existing_name("name", name) == name
+        assert _spec.volume_name(name, "root", "0a1b2c3d", "qcow2") == name + "-root-0a1b2c3d.qcow2"
+
+
 @given(st.binary(min_size=6, max_size=6), st.sampled_from([":", "-"]), st.booleans())
 def test_macs(raw, separator, upper):
     """Unicast ones in one form; multicast ones are refused."""
@@ -148,7 +170,8 @@ def test_interfaces(address, prefix):
     ({"path": "x"}, "path"), ({"size": "1025KiB", "device": "cdrom"}, "device"), ({"size": "1GiB", "clone": "full"}, "clone"),
     ({"image": "i", "format": "raw"}, "format"), ({"path": "/x", "delete_with_vm": True}, "delete_with_vm"), ({"size": "1GiB", "bus": "nvme"}, "bus"),
     ({"size": "1048577B"}, "size"), ({"size": "1KiB"}, "size"), ({"name": "A b", "size": "1GiB"}, "name"), ({"size": "1GiB", "serial": "a/b"}, "serial"),
-    ({"volume": "a/b", "pool": "p"}, "volume"),
+    ({"volume": "a/b", "pool": "p"}, "volume"), ({"size": "1GiB", "pool": "a\0b"}, "pool"), ({"image": "a\ud800"}, "image"), ({"path": "/a\nb"}, "path"),
+    ({"size": "9" * 5000 + "GiB"}, "size"),
 ])
 def test_disks_that_cannot_be(params, option):
     """Each by the option that is wrong."""
@@ -168,12 +191,28 @@ def test_disks_that_cannot_be(params, option):
     ({"nics": [{"network": "a", "bridge": "b"}]}, "nics[0].bridge"), ({"nics": [{"network": "a", "mac": "x"}]}, "nics[0].mac"),
     ({"nics": [{"network": "a", "vlan": 0}]}, "nics[0].vlan"), ({"nics": [{"network": "a", "mode": "vepa"}]}, "nics[0].mode"),
     ({"nics": [{"network": "a", "addresses": ["10.0.0.1/8", "10.0.0.1/8"]}]}, "nics[0].addresses"),
+    ({"nics": [{"network": "a", "model": "e1000", "queues": 2}]}, "nics[0].queues"), ({"nics": [{"network": "a", "routes": "x"}]}, "nics[0].routes"),
+    ({"nics": [{"network": "a\x01"}]}, "nics[0].network"), ({"boot": []}, "boot"), ({"labels": {"a": "b\0"}}, "labels.a"),
+    ({"labels": {"a": None}}, "labels.a"),
+    ({"labels": {"a": ["b"]}}, "labels.a"), ({"labels": {"a": "b\n"}}, "labels.a"), ({"anti_affinity": ["a=\x02"]}, "anti_affinity"),
+    ({"description": "\ud800"}, "description"), ({"image": "a\r\nb"}, "image"), ({"cpu": {"mode": "custom", "model": "a\ufffe"}}, "cpu.model"),
+    ({"cpu": {"features": [{"name": "\x01"}]}}, "cpu.features"), ({"vcpus": "1" * 5000}, "vcpus"), ({"vcpus_request": "1" * 5000}, "vcpus_request"),
+    ({"graphics": {"type": "spice", "password": "123456789\n"}}, "graphics.password"),
+    ({"disks": [{"volume": "v", "pool": "p"}, {"volume": "v", "pool": "p"}]}, "disks"),
 ])
 def test_vms_that_cannot_be(params, option):
     """Each by the option that is wrong, and no password in it."""
     with pytest.raises(SpecError) as caught:
         _spec.vm_from_params(dict({"name": "web"}, **params))
     assert caught.value.option == option and "123456789" not in str(caught.value) + str(caught.value.as_result())
+
+
+def test_line_ends_of_a_description_are_those_that_xml_keeps():
+    assert _spec.vm_from_params({"name": "web", "description": "a\r\nb\rc\n"}).description == "a\nb\nc\n"
+
+
+def test_what_yaml_takes_for_a_number_is_a_serial_number_too():
+    assert _spec.vm_from_params({"name": "web", "disks": [{"size": "1GiB", "serial": 12345}]}).disks[0].serial == "12345"
 
 
 def test_batches():

@@ -119,7 +119,7 @@ def test_what_is_beyond_what_there_is() -> None:
 
 def test_all_hosts_dead_is_a_failure_with_a_table() -> None:
     report = told("capacity", {"kvm1": DEAD, "kvm2": DEAD, "kvm3": HUNG})
-    assert report.failure == "kvm1, kvm2: The host is unreachable: Connection refused kvm3: " + HUNG["msg"]
+    assert report.failure == "kvm1, kvm2: The host is unreachable: Connection refused. kvm3: " + HUNG["msg"]
     assert report.reason == "host_unreachable" and report.lines[1].startswith("kvm1  unreachable")
     assert told("list_hosts", {"kvm1": {"msg": "Module crashed", "failed": True}}).failure == "Module crashed"
     assert told("list_hosts", {"kvm1": {}}).failure == "was not asked"
@@ -184,6 +184,15 @@ def test_a_locked_group_gets_nothing() -> None:
 def test_what_is_not_seen_is_said() -> None:
     report = told("capacity", {"kvm1": state(), "kvm2": DEAD}, vm_group="red", left_out=["kvm9"])
     assert "What group red has on kvm2, kvm9 is not counted" in report.lines
+    closed = {"kvm2": {"kvm_groups": ["blue"]}, "kvm3": {"kvm_admin_only": True}}
+    for show in SHOWS:
+        report = told(show, {"kvm1": state(), "kvm2": DEAD, "kvm3": HUNG}, variables=closed, vm_group="red")
+        assert report.data["unreachable"] == [] and not re.search("kvm[23]", str(report)), "nothing of hosts that are closed to the group"
+        report = told(show, {"kvm1": DEAD, "kvm2": DEAD, "kvm3": HUNG}, variables=closed, vm_group="red")
+        assert list(report.data["hosts"]) == ["kvm1"] if isinstance(report.data["hosts"], dict) else True
+        assert report.data["unreachable"] == ["kvm1"] and not re.search("kvm[23]", str(report))
+    assert "What group red has on hosts that are closed to the group is not counted" in told(
+        "capacity", {"kvm1": state(), "kvm2": DEAD}, variables=closed, vm_group="red").lines
     report = told("list_networks", {"kvm1": state()}, left_out=["kvm9"])
     assert "Addresses of VMs on kvm9 are not counted" in report.lines
 

@@ -110,6 +110,8 @@ def test_what_others_have_is_refused_by_its_holder(given: Dict[str, Any], option
     with pytest.raises(SpecError, match="VM db on kvm2") as caught:
         plan(states, vm_seed_format="nocloud", **given)
     assert (caught.value.option, caught.value.code) == (option, code)
+    with pytest.raises(SpecError, match="VM of another group on kvm2"):
+        plan(states, vm_seed_format="nocloud", vm_group="acme", **given)
     states["kvm2"]["vms"][0]["name"] = "web"   # the same VM asked for again
     assert plan(states, vm_seed_format="nocloud", **given).placement.ok
 

@@ -96,8 +96,34 @@ def test_a_failure_for_a_host_variable_names_it() -> None:
 def test_failures_of_several_hosts_name_them() -> None:
     report = _report.compose(CREATE, {"kvm1": {"vms": [vm()]}, "kvm2": {"msg": "no room\n at all", "reason": "no_capacity"},
                                       "kvm3": {"unreachable": True, "msg": "timed out"}, "kvm4": {"msg": "no room at all", "reason": "no_capacity"}})
-    assert report.failure == "kvm2, kvm4: no room at all kvm3: The host is unreachable: timed out"
+    assert report.failure == "kvm2, kvm4: no room at all. kvm3: The host is unreachable: timed out"
     assert report.reason == "no_capacity"
+
+
+@pytest.mark.parametrize("raw", ["Task failed: Failed to connect", "Task failed: Action failed: Failed\n to connect",
+                                 "Failed to connect\n\nThe error appears to be in '/x.yml': line 18, column 7", "Failed to connect"])
+def test_a_message_is_without_what_ansible_puts_before_it(raw: str) -> None:
+    assert _report.user_message({"msg": raw}) == "Failed to connect"
+    assert _report.failures({"kvm1": {"unreachable": True, "msg": raw}}) == {"kvm1": "The host is unreachable: Failed to connect"}
+
+
+def test_the_remedy_follows_the_cause() -> None:
+    away, hung = {"unreachable": True, "msg": "refused"}, {"msg": "libvirt did not answer", "reason": "host_unreachable"}
+    assert "-m ping" in _report.where_to_look([away]) and "libvirt" not in _report.where_to_look([away])
+    assert "libvirt" in _report.where_to_look([hung]) and "ping" not in _report.where_to_look([hung])
+    assert all(word in _report.where_to_look([away, hung]) for word in ("ping", "libvirt"))
+
+
+def test_hosts_that_do_not_answer_are_told_together() -> None:
+    assert _report.nobody_answered({"kvm{0}".format(i): "refused." for i in range(9)}) == "kvm0, kvm1, kvm2 and 6 more: refused"
+    assert _report.nobody_answered({str(i): str(i) for i in range(5)}) == "0: 0; 1: 1; 2: 2; and 2 more like these"
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_silent_hosts_are_not_told_twice(count: int) -> None:
+    silent = {"kvm{0}".format(i): "refused" for i in range(count)}
+    dead = Context("create", silent=silent, failure={"msg": "kvm_hosts: no host answered", "reason": "host_unreachable"})
+    assert [line for line in _report.compose(dead, {}).lines if "refused" in line] == ([] if count == 3 else ["{0}: refused".format(h) for h in silent])
 
 
 @pytest.mark.parametrize("result", [{"failed": True}, {"msg": "module crashed"}, {"changed": False}])

@@ -87,6 +87,21 @@ def test_bad_names(name: str, reason: str) -> None:
     assert exc.option == "vm_name" and reason in exc.reason
 
 
+@pytest.mark.parametrize("name", ["Win_Server", "web.example.org", "web 1", "東京", "-web"])
+def test_any_name_is_taken_over_and_removed(name: str) -> None:
+    assert items(vm_name=name, vm_adopt=True)[0]["name"] == name
+    assert items(vm_name=name, vm_state="absent")[0]["name"] == name
+    assert refusal(vm_name=name, vm_adopt=True, vm_count=2).option == "vm_name", "members of a set have a label"
+    assert refusal(vm_name=name).option == "vm_name"
+
+
+@pytest.mark.parametrize("given, reason", [
+    ({"vm_name": "web[1]"}, "patterns"), ({"vm_name": "a/b"}, "slash"), ({"vm_name": " web"}, "blank"), ({"vm_name": "a.b", "vm_group": "acme"}, "RFC 1123"),
+])
+def test_names_that_cannot_be_taken_over(given: Dict[str, Any], reason: str) -> None:
+    assert reason in refusal(vm_adopt=True, **given).reason
+
+
 def test_the_number_counts_to_the_length_of_a_name() -> None:
     assert items(vm_name="w" * 61, vm_count=9)[0]["name"] == "w" * 61 + "-1"
     assert refusal(vm_name="w" * 61, vm_count=10).option == "vm_name"
@@ -301,6 +316,9 @@ def test_waiting_for_what_cannot_come_is_refused() -> None:
     ({"vm_name": "web"}, ["web"], []), ({"vm_name": "web,db"}, ["web", "db"], []), ({"vm_name": "web", "vm_count": "2"}, ["web-1", "web-2"], []),
     ({"vm_name": "web-*"}, [], ["web-*"]), ({"vm_name": "web", "vm_group": "acme"}, ["web.default.acme"], []),
     ({"vm_name": "web-*", "vm_group": "acme"}, [], ["web-*.*.acme"]), ({"vm_name": "web.test.acme"}, ["web.test.acme"], []), ({"vm_group": "acme"}, [], []),
+    ({"vm_name": "Win_Server,web.example.org"}, ["Win_Server", "web.example.org"], []), ({"vm_name": ["My VM"]}, ["My VM"], []),
+    ({"vm_name": "Win*"}, [], ["Win*"]),
+    ({"vm_name": "Win_1", "vm_group": "acme"}, ["Win_1.default.acme"], []), ({"vm_name": "-x"}, ["-x"], []),
 ])
 def test_selectors(given: Dict[str, Any], names: List[str], patterns: List[str]) -> None:
     selection = _request.select(_variables.read("delete", given))
@@ -309,8 +327,9 @@ def test_selectors(given: Dict[str, Any], names: List[str], patterns: List[str])
 
 
 @pytest.mark.parametrize("given, option", [
-    ({"vm_name": "web_1"}, "vm_name"), ({"vm_name": "web,web"}, "vm_name"), ({"vm_name": "a.b"}, "vm_name"), ({"vm_name": "web-*", "vm_count": 2}, "vm_count"),
-    ({"vm_count": 2}, "vm_count"), ({"vm_namespace": "a"}, "vm_namespace"), ({"vm_name": "web *"}, "vm_name"),
+    ({"vm_name": "web/1"}, "vm_name"), ({"vm_name": "web,web"}, "vm_name"), ({"vm_name": "web-*", "vm_count": 2}, "vm_count"),
+    ({"vm_name": "Web", "vm_count": 2}, "vm_name"), ({"vm_name": "a.b", "vm_group": "acme"}, "vm_name"), ({"vm_name": ["a\tb"]}, "vm_name"),
+    ({"vm_count": 2}, "vm_count"), ({"vm_namespace": "a"}, "vm_namespace"), ({"vm_name": "web/*"}, "vm_name"), ({"vm_name": ["web*\n"]}, "vm_name"),
 ])
 def test_bad_selectors(given: Dict[str, Any], option: str) -> None:
     with pytest.raises(SpecError) as caught:
@@ -337,3 +356,9 @@ def test_bulk_deletes_are_confirmed(confirm: Any, count: int, good: bool) -> Non
 
 def test_defaults_are_beyond_doubt() -> None:
     assert _request.DEFAULT_DISK == 10 * GIB
+
+
+def test_vms_that_nobody_has_named_are_named_before_they_go() -> None:
+    with pytest.raises(SpecError, match=r"5 VMs \(a, b, c and 2 more\) would be deleted") as told:
+        _request.check_confirm({"vm_confirm": None}, 5, ["a", "b", "c", "d", "e"])
+    assert told.value.code == "not_confirmed"
