@@ -5,18 +5,28 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Dict, Mapping, Optional
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import hash_file
-from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import Folder, ImageError, part_file, publish, room
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import (
+    Folder, ImageError, part_file, publish, remove_stale_folders, room,
+)
 from ansible_collections.kvmfleet.core.plugins.module_utils._images import image_volume_name
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._progress import SecondLook, States, Watch, host_name
 
 MODULE = "kvmfleet.core.base_image_file"
+
+# Folders of the role for what is on its way from one host to the others; each run has its own and removes it at its end.
+_CARRIED = re.compile(r"^carried-[0-9]+\Z")
+
+
+def _on_the_way(path: str) -> bool:
+    return bool(_CARRIED.match(os.path.basename(os.path.dirname(path))))
 
 
 class ActionModule(ActionBase):
@@ -62,6 +72,8 @@ class ActionModule(ActionBase):
         if self._task.check_mode:
             return {"changed": True, "actions": actions}
         Folder(os.path.dirname(path))
+        if _on_the_way(path):
+            remove_stale_folders(os.path.dirname(os.path.dirname(path)), _CARRIED)
         with part_file(path) as part:
             if os.path.exists(path):
                 return {"changed": False, "actions": []}  # fetched for another host meanwhile
@@ -91,6 +103,8 @@ class ActionModule(ActionBase):
                             "unreadable_file")
         if self._task.check_mode:
             return {"changed": True, "actions": actions}
+        if _on_the_way(path):
+            os.utime(os.path.dirname(path))  # so that nobody takes it for one of a run that was killed
         size = os.path.getsize(path)
         checksum = args["checksum"]
         if not checksum:

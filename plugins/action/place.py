@@ -94,10 +94,10 @@ class ActionModule(PlanAction):
         made = self._made(wishes, states, context)
         self._tell(made, silent)
         if not made.placement.ok:
-            plan["placement"] = made.placement.as_result()
+            plan["placement"] = made.placement.as_result(every_host=True)
             return self._refuse(plan, made.placement.message, _code(made.placement))
         plan.update(unseen=all(w.values.get("vm_allow_unreachable") for w in wishes))
-        plan.update(notes=made.notes, placement=made.placement.as_result(), reachable=[n for n in states if states[n] is not None],
+        plan.update(notes=made.notes, placement=made.placement.as_result(every_host=True), reachable=[n for n in states if states[n] is not None],
                     surplus=[name for name in made.surplus if name not in made.removed])
         if self._task.check_mode or not (made.fresh or made.waiting or made.sweep):
             plan["notes"] += ["{0}; a real run would wait for it".format(why) for why in dict.fromkeys(made.waiting.values())]
@@ -278,7 +278,7 @@ class ActionModule(PlanAction):
                 if name not in withdraw.get(host, []):
                     withdraw.setdefault(host, []).append(name)
         self._claim(plan, made, wishes, sorted(news))
-        plan.update(waiting=sorted(made.waiting), notes=made.notes, placement=made.placement.as_result(), fetch_now=refused.fetch,
+        plan.update(waiting=sorted(made.waiting), notes=made.notes, placement=made.placement.as_result(every_host=True), fetch_now=refused.fetch,
                     withdraw={host: [{"name": name} for name in names] for host, names in withdraw.items()})
         if refused.fetch:
             plan["race"]["began"] = 0  # it may take as long as it takes
@@ -325,7 +325,7 @@ class ActionModule(PlanAction):
         """The failure that undoes the batch: every claim of this run is taken back."""
         if made is not None:
             self._tell(made, plan.get("silent") or {})
-            plan["placement"] = made.placement.as_result()
+            plan["placement"] = made.placement.as_result(every_host=True)
         withdraw: Dict[str, List[Dict[str, Any]]] = {}
         # Also where it is not known whether there is a claim; if a host does not answer, it runs out there.
         wanted = set(mine.items()) | set(plan["fresh"].items()) | {(str(name), str(host)) for name, host in plan.get("mine") or []}

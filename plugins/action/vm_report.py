@@ -44,8 +44,8 @@ class ActionModule(ActionBase):
                 return dict(result, skipped=True, skip_reason="Nothing has failed")
         report = self._compose(variables, args, plan)
         if args["after"] is not None:
-            return hand_on(result, report.data if report.failure else dict(
-                report.data, failed=True, msg="a task before the report failed; the output says why", reason="failed", hosts={}))
+            return hand_on(result, _last_run.short(report.data) if report.failure else dict(
+                _last_run.short(report.data), failed=True, msg="a task before the report failed; the output says why", reason="failed", hosts={}))
         display.display("\n".join([""] + report.lines + [""]))
         try:
             _last_run.keep(plan.get("result_file"), report.data, self._task.check_mode)
@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         if report.failure:
             # A failure that handed data on would not be heard: Ansible takes statistics from tasks that went well only. See the option after.
             return dict(result, failed=True, msg=report.failure, reason=report.reason)
-        return hand_on(result, report.data)
+        return hand_on(result, _last_run.short(report.data))
 
     def _compose(self, variables: Mapping[str, Any], args: Mapping[str, Any], plan: Mapping[str, Any]) -> _report.Report:
         registered = {name: self._registered(variables, args[name]) for name in ("results", "waited")}

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, Optional
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _progress, _volume_job, _volumes
+from ansible_collections.kvmfleet.core.plugins.module_utils import _admission, _image_stock, _progress, _volume_job, _volumes
 from ansible_collections.kvmfleet.core.plugins.module_utils._capacity import Policy, records
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, check_volume_name, parse_size
@@ -47,7 +47,7 @@ class DiskConverger:
         result["actions"] = ["delete volume {0}".format(self.name)]
         result["diff"] = {"before": _facts(volume), "after": {}}
         with _admission.host_lock(self.uri):
-            reason = _volumes.usage(self.conn).why_needed(volume.path)
+            reason = _volumes.usage(self.conn).why_needed(volume.path) or _image_stock.claimed(self.conn, self.name)
             if reason:
                 raise SpecError("name", self.name, "the volume cannot be deleted: {0}".format(reason), "Detach or delete that first", "volume_in_use")
             if not check:

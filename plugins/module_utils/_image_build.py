@@ -76,6 +76,8 @@ TOOLS: Mapping[str, str] = {
     "mcopy": "mtools", "qemu-img": "qemu-utils",
 }
 _GRUB_DIR = "/usr/lib/grub/i386-pc"
+# Keys of Debian's archive. They are named to apt: on Ubuntu it does not trust them by itself.
+_KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp")
 
 
 def _environment() -> Dict[str, str]:
@@ -96,6 +98,8 @@ def missing_tools() -> List[str]:
     path = _environment()["PATH"]
     missing = {package for tool, package in TOOLS.items() if not shutil.which(tool, path=path)}
     missing.update(package for package, folder in (("grub-pc-bin", _GRUB_DIR), ("grub-efi-amd64-bin", "/usr/lib/grub/x86_64-efi")) if not os.path.isdir(folder))
+    if not any(os.path.exists(path) for path in _KEYRINGS):
+        missing.add("debian-archive-keyring")
     return sorted(missing)
 
 
@@ -122,7 +126,7 @@ def _debootstrap(recipe: Recipe, mirror: str, work: str, root: str) -> None:
             "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
             "--dpkgopt=path-include=/usr/share/locale/locale.alias",
             "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-            "--aptopt=Acquire::Retries \"3\"",
+            "--aptopt=Acquire::Retries \"3\"", "--keyring=" + next(path for path in _KEYRINGS if os.path.exists(path)),
             "--essential-hook=copy-in {0}/etc {0}/usr /".format(overlay),
             recipe.suite, root]
     if mirror:
@@ -211,6 +215,9 @@ def build(recipe: Recipe, target: str, mirror: str = "", say: Callable[[str], No
     Raises ImageError; whatever happens, nothing but C(target) is left behind.
     """
     missing = missing_tools()
+    if missing and not shutil.which("apt-get", path=_environment()["PATH"]):
+        raise ImageError("Images are built on Debian and Ubuntu only. Build it on such a host first, which then lends it to this one, "
+                         "or use an image with source: url", "missing_tool")
     if missing:
         raise ImageError("To build an image, packages are missing: {0}. Run: apt-get install --no-install-recommends {1}".format(
             ", ".join(missing), " ".join(missing)), "missing_tool")

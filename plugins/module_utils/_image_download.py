@@ -13,30 +13,79 @@ import shutil
 import socket
 import time
 import urllib.error
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Dict, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Dict, Mapping, Optional
+from urllib.parse import urljoin, urlsplit
 
 from ansible.module_utils.urls import ConnectionError as UrlConnectionError
 from ansible.module_utils.urls import NoSSLError, SSLValidationError, open_url
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
-from ansible_collections.kvmfleet.core.plugins.module_utils._spec import human_size
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size
 
 _CHUNK = 1 << 20
 _LIST_LIMIT = 4 << 20
 # Attempts in a row that brought not a single byte; one that brought some does not count.
 _FRUITLESS_ATTEMPTS = 4
+_MOVED = (301, 302, 303, 307, 308)
+_REDIRECTS = 10
+_PORTS = {"http": 80, "https": 443}
+_HEADER_NAME = re.compile(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_HEADER_VALUE = re.compile(r"^[\t\x20-\x7e]*\Z")
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 _BROKEN = (http.client.HTTPException, socket.timeout, TimeoutError, ConnectionError, urllib.error.URLError, UrlConnectionError)
 
 
+def origin_of(url: str) -> str:
+    """Scheme, host and port of an address: what a server is known by. Empty for an address that has no server of ours to ask."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return ""
+    if parts.scheme not in _PORTS or not parts.hostname:
+        return ""
+    return "{0}://{1}:{2}".format(parts.scheme, "[{0}]".format(parts.hostname) if ":" in parts.hostname else parts.hostname, port or _PORTS[parts.scheme])
+
+
+def _checked_headers(option: str, raw: Mapping[str, Any]) -> Dict[str, str]:
+    for name, value in raw.items():
+        if not _HEADER_NAME.match(str(name)):
+            raise SpecError(option, name, "is neither the name of a header nor the address of a server",
+                            "Write names and values, or https://server and then names and values")
+        if isinstance(value, (Mapping, list)) or value is None or not _HEADER_VALUE.match(str(value)):
+            raise SpecError("{0}.{1}".format(option, name), None, "is not one line of plain text", "Write the value of the header, in quotation marks")
+    return {str(name): str(value) for name, value in raw.items()}
+
+
+def headers_by_origin(option: str, raw: Mapping[str, Any], url: Optional[str]) -> Dict[str, Dict[str, str]]:
+    """Which server gets which headers. Raises SpecError, which shows no value.
+
+    :param raw: names and values, which are for the server of C(url); or addresses of servers, and what each of them gets
+    """
+    servers = {key: value for key, value in raw.items() if "://" in str(key)}
+    found: Dict[str, Dict[str, str]] = {}
+    here = origin_of(url or "")
+    plain = _checked_headers(option, {key: value for key, value in raw.items() if key not in servers})
+    if plain and here:
+        found[here] = plain
+    for server, headers in servers.items():
+        if not origin_of(str(server)) or urlsplit(str(server)).path not in ("", "/") or "@" in str(server):
+            raise SpecError(option, server, "is not the address of a server", "Write it without a path, such as https://images.example.com")
+        if not isinstance(headers, Mapping):
+            raise SpecError("{0}.{1}".format(option, server), None, "has no names and values of headers", "Write them, such as Authorization: Bearer ...")
+        origin = origin_of(str(server))
+        found[origin] = dict(found.get(origin, {}), **_checked_headers("{0}.{1}".format(option, server), headers))
+    return found
+
+
 @dataclass(frozen=True)
 class Access:
-    """How servers are talked to."""
+    """How servers are talked to. C(headers): what is sent to the server of that origin (L(origin_of)) and to no other."""
 
     timeout_s: int = 30
     validate_certs: bool = True
-    headers: Tuple[Tuple[str, str], ...] = ()
+    headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,10 +105,34 @@ class _StartAgain(Exception):
     """What is there is no beginning of what the server has."""
 
 
+def _open_once(url: str, access: Access, headers: Dict[str, str]) -> Any:
+    own = access.headers.get(origin_of(url), {})
+    # Compression would make lengths and ranges those of other bytes than the file's. An authorization that is given goes before that of ~/.netrc.
+    return open_url(url, headers=dict(own, **headers), timeout=access.timeout_s, validate_certs=access.validate_certs, follow_redirects="none",
+                    decompress=False, http_agent="kvmfleet", use_netrc="authorization" not in (name.lower() for name in own))
+
+
 def _open(url: str, access: Access, headers: Dict[str, str]) -> Any:
-    # Compression would make lengths and ranges those of other bytes than the file's.
-    return open_url(url, headers=dict(access.headers, **headers), timeout=access.timeout_s, validate_certs=access.validate_certs,
-                    follow_redirects="all", decompress=False, http_agent="kvmfleet")
+    """Ask for a file, also where it has moved to. Each server gets its own headers only: a redirect must not carry secrets elsewhere."""
+    here = url
+    for _hop in range(_REDIRECTS + 1):
+        try:
+            return _open_once(here, access, headers)
+        except urllib.error.HTTPError as exc:
+            target = exc.headers.get("Location") if exc.code in _MOVED else None
+            if not target:
+                raise
+            exc.close()
+            there = urljoin(here, target.strip().replace(" ", "%20"))
+            if not origin_of(there):
+                raise FleetError("Cannot download {0}: the server points to {1}, which is no http or https address. Correct the url of the image".format(
+                    url, there), "download_failed") from None
+            if here.startswith("https:") and not there.startswith("https:"):
+                raise FleetError("Cannot download {0}: the server points to {1}, which is not encrypted. Write that address as the url of the image if "
+                                 "it is to be trusted".format(url, there), "download_failed") from None
+            here = there
+    raise FleetError("Cannot download {0}: the server points from one address to the next, more than {1} times. Correct the url of the image".format(
+        url, _REDIRECTS), "download_failed")
 
 
 def _refused(url: str, exc: urllib.error.HTTPError) -> FleetError:

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Dict, List, Optional, Union
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Union
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _image_build, _progress
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access, Download, Outcome, hash_file, read_text
-from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import Folder, ImageError, copy_sparse, lend, part_file, publish, room
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import (
+    Folder, ImageError, copy_sparse, lend, part_file, publish, room, scratch_file,
+)
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_format import examine, packing_of, read_header, unpack
 from ansible_collections.kvmfleet.core.plugins.module_utils._images import DEFAULT_CACHE, Checksum, Image, find_digest
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, human_size
 from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool, Pools
@@ -23,8 +25,6 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._volumes import Pool
 Target = Union[Pool, Folder]
 
 _FOLDER_TYPES = ("dir", "fs", "netfs")
-_QCOW2_MAGIC = b"QFI\xfb"
-_EXTERNAL_DATA_FILE = 1 << 2
 
 
 @dataclass(frozen=True)
@@ -34,32 +34,6 @@ class Settings:
     cache_dir: str = DEFAULT_CACHE
     mirror: str = ""
     access: Access = Access()
-
-
-@dataclass(frozen=True)
-class Header:
-    """What an image file says of itself. C(size) is its virtual size in bytes."""
-
-    format: str
-    size: int
-
-
-def read_header(path: str, option: str = "path", shown: Optional[str] = None) -> Header:
-    """Format and virtual size of an image file. Raises SpecError for one that refers to other files: a guest could read them.
-
-    :param shown: what to call the file in messages
-    """
-    with open(path, "rb") as handle:
-        head = handle.read(104)
-    if head[:4] != _QCOW2_MAGIC:
-        return Header("raw", os.path.getsize(path))
-    if len(head) < 72:
-        raise SpecError(option, shown or path, "is a qcow2 file cut off in its header", "Get the image anew", "invalid_image")
-    version, backing, size = struct.unpack_from(">I", head, 4)[0], struct.unpack_from(">Q", head, 8)[0], struct.unpack_from(">Q", head, 24)[0]
-    features = struct.unpack_from(">Q", head, 72)[0] if version >= 3 and len(head) >= 80 else 0
-    if backing or features & _EXTERNAL_DATA_FILE:
-        raise SpecError(option, shown or path, "is a qcow2 file that refers to another file", "Make one file of it: qemu-img convert -O qcow2", "invalid_image")
-    return Header("qcow2", size)
 
 
 def image_pool(conn: Any, name: str) -> Pool:
@@ -151,12 +125,12 @@ class Publisher:
                         os.unlink(part.name)
 
     def _from_build(self, part: BinaryIO) -> None:
-        self._take(_image_build.cached(self.image, self.settings.cache_dir, self.settings.mirror), part)
+        self._take(_image_build.cached(self.image, self.settings.cache_dir, self.settings.mirror), part, "source")
 
     def _from_path(self, part: BinaryIO) -> None:
         source = self._source_file()
         self._verify(source, "path")
-        self._take(source, part)
+        self._take(source, part, "path")
 
     def _from_url(self, part: BinaryIO) -> None:
         url = str(self.image.url)
@@ -176,39 +150,59 @@ class Publisher:
                 if not again or not self.outcome.resumed_from:
                     raise
                 part.truncate(0)
-        header = read_header(part.name, "url", url)
-        if header.format == self.image.format:
-            publish(part, self.final)
-            return
-        self._convert(part.name, header.format)
+        self._take(part.name, part, "url", url)
 
-    def _take(self, source: str, part: BinaryIO) -> None:
-        """Copy a file of this host, converting it where the catalog asks for another format."""
-        header = read_header(source)
-        if header.format != self.image.format:
-            self._convert(source, header.format)
-            return
+    def _take(self, source: str, part: BinaryIO, option: str, shown: Optional[str] = None) -> None:
+        """Publish a file that has been verified: unpacked, and converted where the catalog asks for another format.
+
+        :param source: the file, which may be C(part) itself
+        :param shown: what to call it in messages
+        """
+        with self._unpacked(source, option, shown or source) as plain:
+            header = examine(plain, option, shown or source)
+            if header.format != self.image.format:
+                self._convert(plain, header.format)
+            elif plain == source != part.name:
+                self._copy(source, part)
+                self._publish(part)
+            else:
+                with open(plain, "r+b") as handle:
+                    self._publish(handle)
+
+    def _publish(self, handle: BinaryIO) -> None:
+        _progress.say(self.image.name, "writing it to disk")
+        with room("write {0}".format(self.final), self.final):
+            publish(handle, self.final)
+
+    def _copy(self, source: str, part: BinaryIO) -> None:
         whole = human_size(os.path.getsize(source))
         _progress.say(self.image.name, lambda: "copying, {0} of {1}".format(human_size(part.tell()), whole))
         with room("copy {0}".format(source), self.final):
             copy_sparse(source, part)
-            _progress.say(self.image.name, "writing it to disk")
-            publish(part, self.final)
+
+    @contextlib.contextmanager
+    def _unpacked(self, source: str, option: str, shown: str) -> Iterator[str]:
+        """The path of what is in a packed file, of any other file its own path."""
+        packing = packing_of(source)
+        if packing is None:
+            yield source
+            return
+        with scratch_file(self.final, "unpacked") as target, open(source, "rb") as packed:
+            whole = human_size(os.path.getsize(source))
+            _progress.say(self.image.name, lambda: "unpacking, {0} of {1}".format(human_size(packed.tell()), whole))
+            with room("unpack {0}".format(shown), self.final):
+                unpack(packing, packed, target, option, shown)
+            yield target.name
 
     def _convert(self, source: str, kind: str) -> None:
-        converted = os.path.join(os.path.dirname(self.final), ".{0}.converted".format(self.volume))
         _progress.say(self.image.name, "converting from {0} to {1}".format(kind, self.image.format))
-        try:
-            done = subprocess.run(["qemu-img", "convert", "-f", kind, "-O", self.image.format, source, converted],
+        with scratch_file(self.final, "converted") as converted:
+            done = subprocess.run(["qemu-img", "convert", "-f", kind, "-O", self.image.format, source, converted.name],
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
             if done.returncode:
                 raise FleetError("Cannot convert image {0} from {1} to {2}: {3}".format(
                     self.image.name, kind, self.image.format, done.stdout.decode("utf-8", "replace").strip()), "convert_failed")
-            with open(converted, "r+b") as handle:
-                publish(handle, self.final)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(converted)
+            self._publish(converted)
 
     def _digest(self, file_name: str, option: str) -> Optional[str]:
         """The digest that the image must have, looked up in a list where the checksum names one."""

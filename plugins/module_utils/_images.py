@@ -50,6 +50,10 @@ class Checksum:
     list_at: Optional[str] = None
 
 
+def _volume_prefix(name_tag: str) -> str:
+    return "base-{0}-".format(re.sub(r"[^a-z0-9.]+", "-", name_tag.lower()))
+
+
 @dataclass(frozen=True)
 class Image:
     """One entry of the image catalog, as far as making it available goes."""
@@ -76,7 +80,7 @@ class Image:
         if self.volume:
             return self.volume
         key = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:12]
-        return "base-{0}-{1}.{2}".format(re.sub(r"[^a-z0-9.]+", "-", self.name.lower()), key, "qcow2" if self.format == "qcow2" else "img")
+        return "{0}{1}.{2}".format(_volume_prefix(self.name), key, "qcow2" if self.format == "qcow2" else "img")
 
 
 def parse_checksum(option: str, value: Optional[str]) -> Optional[Checksum]:
@@ -118,6 +122,12 @@ def find_digest(text: str, file_name: str, algorithm: str) -> Optional[str]:
 def is_image_volume(volume: str) -> bool:
     """Whether a volume's name is one that we give to images: L(Image.volume_name) without a name of the entry's own."""
     return bool(_OUR_VOLUME.match(volume))
+
+
+def may_hold(volume: str, name_tag: str) -> bool:
+    """Whether a volume is called as one that we give to images, and to an image of that name: of the catalog as it is now, or as it was."""
+    prefix = _volume_prefix(name_tag)
+    return is_image_volume(volume) and volume.startswith(prefix) and "-" not in volume[len(prefix):]
 
 
 def image_from_entry(name_tag: str, entry: Mapping[str, Any]) -> Image:

@@ -230,10 +230,12 @@ class _Placement:
                     counts[kind.spread_key][domains[at]] = counts[kind.spread_key].get(domains[at], 0) + count
         return domains, counts
 
-    def _domain_name(self, host: HostCapacity) -> str:
+    def _domain_name(self, host: HostCapacity) -> Tuple[str, ...]:
         if self.spread_by.startswith("label:"):
-            return host.labels.get(self.spread_by[6:], "")
-        return {"host": host.name, "zone": host.zone, "region": host.region}[self.spread_by]
+            return (host.labels.get(self.spread_by[6:], ""),)
+        if self.spread_by == "zone":
+            return (host.region, host.zone)   # two regions may each have a zone a
+        return (host.name if self.spread_by == "host" else host.region,)
 
     def _assign(self, search: Search) -> bool:
         """Put every unit somewhere, or leave everything as it was."""
@@ -401,18 +403,14 @@ class _Placement:
 
 
 class Room:
-    """How many more VMs of one size fit: altogether, by zone and by host, and why none on the others."""
+    """How many more VMs of one size fit: altogether, by zone (region and name) and by host, and why none on the others."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.total = 0
-        self.zones: Dict[str, int] = {}
+        self.zones: Dict[Tuple[str, str], int] = {}
         self.hosts: Dict[str, int] = {}
         self.refusals: Dict[str, Refusal] = {}
-
-    def as_result(self) -> Dict[str, Any]:
-        """As data."""
-        return {"name": self.name, "total": self.total, "zones": dict(self.zones), "hosts": dict(self.hosts)}
 
 
 def how_many(sizes: Sequence[Request], hosts: Sequence[HostCapacity], reserve_failures: int = 0, stopped_factor: Any = 1) -> List[Room]:
@@ -439,7 +437,7 @@ def how_many(sizes: Sequence[Request], hosts: Sequence[HostCapacity], reserve_fa
                 if any(selector.matches(size.name, dict(size.labels)) for selector in size.anti_affinity):
                     count = min(count, 1)
             room.hosts[host.name] = count
-            room.zones[host.zone] = room.zones.get(host.zone, 0) + count
+            room.zones[host.region, host.zone] = room.zones.get((host.region, host.zone), 0) + count
             room.total += count
         if reserve_failures and room.total:
             _with_reserve(room, kind, ledger)
@@ -454,7 +452,7 @@ def _with_reserve(room: Room, kind: Kind, ledger: Ledger) -> None:
     failover = Failover(ledger)
     failover.start({})
     room.hosts = {host.name: 0 for host in ledger.hosts}
-    room.zones = {host.zone: 0 for host in ledger.hosts}
+    room.zones = {(host.region, host.zone): 0 for host in ledger.hosts}
     for unit in kind.units:
         refused = put_reserved(search, failover, unit, kind.requests)
         host = search.place_of[unit]
@@ -464,6 +462,6 @@ def _with_reserve(room: Room, kind: Kind, ledger: Ledger) -> None:
         if host is None:
             break
         room.hosts[ledger.hosts[host].name] += 1
-        room.zones[ledger.hosts[host].zone] += 1
+        room.zones[ledger.hosts[host].region, ledger.hosts[host].zone] += 1
     room.total = sum(room.hosts.values())
     search.clear()

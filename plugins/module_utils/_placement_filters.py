@@ -112,10 +112,11 @@ def _storage_refusal(request: Request, host: HostCapacity, layout: Layout) -> Op
 
 def capacity_refusal(name: str, layout: Layout, free: Sequence[int], ask: Ask) -> Optional[Refusal]:
     """Which resources of the host are short, the first of them as the code, all of them in the sentence."""
-    code, short = "", []
+    code, lack, short = "", 0.0, []
     for at, amount in ask:
         if free[at] >= amount:
             continue
+        lack += (amount - free[at]) / max(1, amount)
         if at == VMS:
             code, text = code or "max_vms", "has all the VMs it may have"
         elif at >= POOLS and (at - POOLS) % 2:
@@ -126,7 +127,7 @@ def capacity_refusal(name: str, layout: Layout, free: Sequence[int], ask: Ask) -
             text = "has {0} left{1}, {2} asked".format(
                 amount_text(at, free[at]), " in " + layout.names[at] if at >= POOLS else "", amount_text(at, amount))
         short.append(text)
-    return Refusal(code, "{0} {1}".format(name, "; ".join(short))) if short else None
+    return Refusal(code, "{0} {1}".format(name, "; ".join(short)), lack) if short else None
 
 
 def request_refusal(request: Request, groups: Mapping[str, Group]) -> Optional[Refusal]:

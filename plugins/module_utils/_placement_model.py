@@ -194,10 +194,14 @@ class Flavor:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a host (or the request as a whole) is refused: a stable code and a sentence for people."""
+    """Why a host (or the request as a whole) is refused: a stable code and a sentence for people.
+
+    C(lack) says how much is missing where room is: the smaller, the nearer the miss.
+    """
 
     code: str
     sentence: str
+    lack: float = field(default=0.0, compare=False)
 
 
 @dataclass
@@ -222,14 +226,26 @@ class Decision:
             counts[refusal.code] = counts.get(refusal.code, 0) + 1
         return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
+    @property
+    def examples(self) -> Dict[str, Dict[str, str]]:
+        """For each reason the host that it fits best, in words: the one that lacks least."""
+        best: Dict[str, Tuple[float, str, str]] = {}
+        for host, why in self.refusals.items():
+            entry = (why.lack, host, why.sentence)
+            if why.code not in best or entry < best[why.code]:
+                best[why.code] = entry
+        return {code: {"host": best[code][1], "reason": best[code][2]} for code in self.reasons}
+
+    @property
+    def refused(self) -> List[Dict[str, str]]:
+        """All hosts that were refused, as data."""
+        return [{"host": host, "code": why.code, "reason": why.sentence} for host, why in sorted(self.refusals.items())]
+
     def as_result(self, most_refusals: int = 20) -> Dict[str, Any]:
         """As data. With more hosts refused than C(most_refusals) the counts by reason stand alone."""
-        refused: List[Dict[str, str]] = []
-        if len(self.refusals) <= most_refusals:
-            refused = [{"host": host, "code": why.code, "reason": why.sentence} for host, why in sorted(self.refusals.items())]
         return {"name": self.name, "host": self.host, "score": self.score, "runner_up": self.runner_up, "sticky": self.sticky,
                 "runner_up_score": self.runner_up_score, "code": self.code, "message": self.message, "reasons": self.reasons,
-                "refused": refused}
+                "refused": self.refused if len(self.refusals) <= most_refusals else []}
 
 
 @dataclass
@@ -252,8 +268,20 @@ class Plan:
         """VM -> host."""
         return {decision.name: decision.host for decision in self.decisions if decision.host}
 
-    def as_result(self) -> Dict[str, Any]:
-        """As data, for a module's or a playbook's result. For a large batch, refused hosts are counted by reason and not listed for each VM."""
+    def as_result(self, every_host: bool = False) -> Dict[str, Any]:
+        """As data, for a module's or a playbook's result. For a large batch, refused hosts are counted by reason and not listed for each VM.
+
+        C(refusals) has the counts with an example of each reason, once for all VMs of which the same is to be said; with C(every_host) all the hosts too.
+        """
         most_refusals = 20 if len(self.decisions) <= 10 else 0
         return {"ok": self.ok, "strategy": self.strategy, "code": self.code, "message": self.message, "warnings": list(self.warnings),
-                "vms": [decision.as_result(most_refusals) for decision in self.decisions]}
+                "vms": [decision.as_result(most_refusals) for decision in self.decisions], "refusals": self._refusals(every_host)}
+
+    def _refusals(self, every_host: bool) -> List[Dict[str, Any]]:
+        groups: Dict[int, Tuple[List[str], Decision]] = {}
+        for decision in self.decisions:
+            if decision.refusals:
+                # VMs of one kind share theirs
+                groups.setdefault(id(decision.refusals), ([], decision))[0].append(decision.name)
+        return [dict({"vms": names, "reasons": one.reasons, "examples": one.examples}, **({"hosts": one.refused} if every_host else {}))
+                for names, one in groups.values()]

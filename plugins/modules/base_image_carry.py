@@ -15,6 +15,8 @@ description:
     Hosts need no way to each other and none to the internet.
   - What arrives is compared with the checksum of what was sent before it gets its name.
   - The role P(kvmfleet.core.base_image#role) calls it where several hosts lack an image, so that it is downloaded or built once.
+  - Where the folder of O(path) is called C(carried-) and a number, as the role calls it, such folders beside it that runs have left that were killed
+    more than a day ago are removed.
   - Prints how much has been carried when it takes longer than five seconds.
 options:
   state:

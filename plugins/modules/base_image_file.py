@@ -95,7 +95,11 @@ options:
     type: bool
     default: true
   headers:
-    description: HTTP headers for O(url), such as an authorization. Not shown.
+    description:
+      - HTTP headers, such as an authorization. Not shown.
+      - Names and values are for the server of O(url). The address of a server (C(https://images.example.com)) with names and values is for that server,
+        one that a list of checksums is on, or that O(url) redirects to.
+      - No other server gets them, by redirects neither.
     type: dict
 notes:
   - Several runs at once for one image wait for each other, and the first one does the work.
@@ -202,7 +206,7 @@ reason:
 from typing import Any, Dict
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import COMMON_ARGUMENT_SPEC, run_module, run_plain
-from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access, headers_by_origin
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_files import Folder
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_publish import Publisher, Settings, Target, image_pool
 from ansible_collections.kvmfleet.core.plugins.module_utils._image_stock import remove
@@ -212,7 +216,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._module import PROGR
 
 def _made(module: FleetModule, target: Target, image: Image) -> Dict[str, Any]:
     params = module.params
-    access = Access(params["timeout"], params["validate_certs"], tuple((str(k), str(v)) for k, v in (params["headers"] or {}).items()))
+    access = Access(params["timeout"], params["validate_certs"], headers_by_origin("headers", params["headers"] or {}, image.url))
     publisher = Publisher(target, image, Settings(params["cache_dir"], params["mirror"], access))
     if params["state"] == "exported":
         return publisher.export(params["export_to"], module.check_mode)

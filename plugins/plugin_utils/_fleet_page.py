@@ -11,16 +11,19 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, human_size
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import vcpus_text
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_report import Fleet, Resource, amount
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_report import Fleet, Resource, amount, zone_names
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._last_run import read_run
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, who
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import plain
 
 # State of a VM -> how its blocks look. The page explains each in its legend; KINDS is their order within a bar.
-_LOOKS = {"running": "run", "paused": "run", "stopping": "run", "stopped": "stop", "pending": "busy", "building": "busy", "deleting": "busy", "failed": "bad",
-          "crashed": "bad"}
-KINDS = ("run", "bad", "busy", "stop", "alien", "rest")
+_LOOKS = {"running": "run", "paused": "hold", "stopping": "busy", "stopped": "stop", "pending": "busy", "building": "busy", "deleting": "busy",
+          "failed": "bad", "crashed": "bad"}
+KINDS = ("run", "hold", "bad", "busy", "stop", "alien", "rest")
 _LABEL_SHARE = 0.14     # of a bar, from which on a block has room for a name
+_THIN_SHARE = 0.015     # of a bar, below which a line between two blocks would hide them: neighbours of one look are drawn as one
+_LITTLE = 0.05          # of a pool, below which what is really free is worth a warning
+_TROUBLE = {"failed": "", "crashed": "", "paused": "QEMU pauses a VM when it cannot write, as on a full disk"}
 _TOTALS = {"vcpus": "vCPUs", "memory": "Memory", "disk": "Disk"}
 
 
@@ -43,19 +46,21 @@ class Widths:
 
 @dataclass
 class Block:
-    """A piece of a bar. C(vm) is the VM's number, None for what is no single VM's; C(name) is shown where C(wide)."""
+    """A piece of a bar. C(vm) is the VM's number, None for what is no single VM's; C(name) is shown where C(wide); C(inner) are thin ones drawn as one."""
 
     kind: str
     width: str
     name: str = ""
     vm: Optional[int] = None
     wide: bool = False
+    thin: bool = False
+    inner: List[Block] = field(default_factory=list)
 
 
 @dataclass
 class Bar:
-    """One resource, drawn: what is given out piece by piece, what is reserved at the end, what is really used below, C(limit) where there is more given out
-    than there is."""
+    """One resource, drawn: what is given out piece by piece, what is closed to new VMs and what is reserved at the end, what is really used below, and
+    C(excess), the part of it that is more than there is."""
 
     name: str
     given: str
@@ -67,8 +72,11 @@ class Bar:
     blocks: List[Block] = field(default_factory=list)
     reserved_width: str = ""
     reserved: str = ""
-    limit: str = ""
+    closed_width: str = ""
+    closed: str = ""
+    excess: str = ""
     note: str = ""
+    full: float = 0
 
 
 @dataclass
@@ -84,16 +92,27 @@ class Card:
     bars: List[Bar] = field(default_factory=list)
     vms: List[int] = field(default_factory=list)
     others: int = 0
+    flags: List[str] = field(default_factory=list)
 
     @property
     def up(self) -> bool:
         """Whether it answered."""
         return not self.message
 
+    @property
+    def attention(self) -> bool:
+        """Whether somebody has to look at it."""
+        return bool(self.flags) or not self.up
+
+    @property
+    def full(self) -> int:
+        """How full it is where it is the fullest, for sorting."""
+        return max((int(meter.full * 1000) for meter in self.bars), default=-1)
+
 
 @dataclass
 class Zone:
-    """The hosts of a zone, and bars of all of them together."""
+    """The hosts of a zone (or of a region), and bars of all of them together."""
 
     region: str
     name: str
@@ -101,9 +120,37 @@ class Zone:
     bars: List[Bar] = field(default_factory=list)
 
     @property
+    def title(self) -> str:
+        """What it is called."""
+        return " / ".join(filter(None, (self.region, self.name))) or "No zone"
+
+    @property
     def up(self) -> int:
         """How many of its hosts answered."""
         return len([card for card in self.cards if card.up])
+
+    @property
+    def attention(self) -> int:
+        """How many of its hosts somebody has to look at."""
+        return len([card for card in self.cards if card.attention])
+
+
+@dataclass
+class Link:
+    """Where to look: a host, and a VM of it."""
+
+    text: str
+    host: int
+    vm: Optional[int] = None
+
+
+@dataclass
+class Trouble:
+    """Something that needs attention: what, where, and perhaps why."""
+
+    what: str
+    links: List[Link]
+    why: str = ""
 
 
 @dataclass
@@ -115,6 +162,8 @@ class Page:
 
     title: str
     zones: List[Zone] = field(default_factory=list)
+    regions: List[Zone] = field(default_factory=list)
+    troubles: List[Trouble] = field(default_factory=list)
     bars: List[Bar] = field(default_factory=list)
     flavors: List[Dict[str, Any]] = field(default_factory=list)
     flavor_zones: List[str] = field(default_factory=list)
@@ -136,6 +185,20 @@ class Page:
     def up(self) -> int:
         """How many hosts answered."""
         return sum(zone.up for zone in self.zones)
+
+    @property
+    def attention(self) -> int:
+        """How many hosts somebody has to look at."""
+        return sum(zone.attention for zone in self.zones)
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is a host that takes no new VMs."""
+        return any(card.status == "no new VMs" for card in self.hosts)
+
+    def zones_of(self, region: str) -> List[Tuple[int, Zone]]:
+        """The zones of a region with their numbers."""
+        return [(number, zone) for number, zone in enumerate(self.zones, 1) if zone.region == region]
 
     @property
     def others(self) -> int:
@@ -244,9 +307,13 @@ class _Amounts(Resource):
         return amount(self.unit, value)
 
     def sum_up(self, other: _Amounts) -> None:
-        """Add another one."""
+        """Add a host's, of which what is closed is closed in the sum too."""
         self.add(other)
         self.reserved += other.reserved
+
+    def close(self) -> None:
+        """What a host that takes no new VMs has left is nothing for them."""
+        self.available, self.closed = 0, self.available
 
 
 class _Pages:
@@ -258,6 +325,9 @@ class _Pages:
         self.page = Page(title)
         self.factors = {host.name: 1.0 if host.stopped_factor is None else host.stopped_factor for host in fleet.hosts}
         self.sums: Dict[Any, Dict[str, _Amounts]] = {}
+        self.beyond: Dict[int, List[Bar]] = {}
+        self.filled: Dict[int, List[Bar]] = {}
+        self.written: Dict[int, List[Bar]] = {}
         self.room: Dict[str, List[str]] = {}
 
     def make(self) -> Page:
@@ -270,16 +340,52 @@ class _Pages:
         page.zones = [zones[place] for place in sorted(zones, key=lambda place: (natural(place[0]), natural(place[1])))]
         for zone in page.zones:
             zone.bars = self._sums((zone.region, zone.name))
+        regions = sorted({zone.region for zone in page.zones}, key=natural)
+        page.regions = [Zone(region, "", [card for zone in page.zones if zone.region == region for card in zone.cards], self._sums(region))
+                        for region in regions]
         page.bars = self._sums(None)
-        silent: Dict[str, List[str]] = {}
-        for told in data["hosts"]:
-            if told.get("msg"):
-                silent.setdefault(plain(told["msg"]), []).append(plain(told["name"]))
-        page.silent = [(who(sorted(names, key=natural)), text) for text, names in silent.items()]
+        self._troubles()
         page.notes = [plain(note) for note in data.get("notes") or []] + self._unseen()
         page.reserve = bool(self.fleet.values.get("vm_reserve_failures"))
         self._quota()
         return page
+
+    def _troubles(self) -> None:
+        """What an operator should look at, the worst first."""
+        page = self.page
+        silent: Dict[str, List[Card]] = {}
+        for card in page.hosts:
+            if not card.up:
+                silent.setdefault(card.message, []).append(card)
+        for text, cards in silent.items():
+            cards.sort(key=lambda card: natural(card.name))
+            page.silent.append((who([card.name for card in cards]), text))
+            page.troubles.append(Trouble("No answer, and not counted", [Link(card.name, card.number) for card in cards], text))
+        for state, why in _TROUBLE.items():
+            vms = [Link("{0} on {1}".format(page.data["vms"][number]["name"], card.name), card.number, number)
+                   for card in page.hosts for number in card.vms if page.data["vms"][number]["state"] == state]
+            page.troubles.append(Trouble("{0} VM{1} {2}".format(len(vms), "" if len(vms) == 1 else "s", state), vms, why))
+        page.troubles.append(Trouble("Over-booked", self._worst(self.beyond)))
+        page.troubles.append(Trouble("Pools with nothing left to give out", self._worst(self.filled)))
+        page.troubles.append(Trouble("Pools almost full of what is written", self._worst(self.written, False), _TROUBLE["paused"]))
+        page.troubles = [trouble for trouble in page.troubles if trouble.links]
+
+    def _worst(self, found: Mapping[int, Sequence[Bar]], told: bool = True) -> List[Link]:
+        """Links to hosts with their resources, the fullest first."""
+        names = {card.number: card.name for card in self.page.hosts}
+        ranked = sorted(found.items(), key=lambda item: (-max(meter.full for meter in item[1]), natural(names[item[0]])))
+        texts = {number: ", ".join("{0} {1}".format(meter.name, meter.percent) if told else meter.name for meter in bars) for number, bars in ranked}
+        return [Link("{0}: {1}".format(names[number], text), number) for number, text in texts.items()]
+
+    def _watch(self, card: Card, amounts: _Amounts, meter: Bar, facts: Mapping[str, Any]) -> None:
+        """Note what is wrong with one resource of a host."""
+        over, pool = meter.over, amounts.unit == "bytes"
+        if over or (pool and amounts.available + amounts.closed <= 0 < amounts.allocated):
+            (self.filled if pool else self.beyond).setdefault(card.number, []).append(meter)
+            card.flags.append("{0} {1}".format(amounts.name, "over-booked" if over else "full"))
+        if pool and 0 <= facts.get("free_bytes", -1) < _LITTLE * facts["total_bytes"]:
+            self.written.setdefault(card.number, []).append(meter)
+            card.flags.append("{0} almost full".format(amounts.name))
 
     def _unseen(self) -> List[str]:
         """Hosts that told their capacity and then failed to tell more."""
@@ -302,14 +408,19 @@ class _Pages:
         state = self.fleet.results[told["name"]]
         vms = self._vms(told["name"], state)
         card.vms, card.others = [number for _vm, _kind, number in vms if number is not None], len([1 for _vm, _kind, number in vms if number is None])
+        counts = [(state, len([1 for number in card.vms if self.page.data["vms"][number]["state"] == state])) for state in _TROUBLE]
+        card.flags = ["{0} {1}".format(count, word) for word, count in counts if count]
         factor = self.factors[told["name"]]
         resources = [("vCPUs", "vcpus", "vcpus", state["vcpus"], ""), ("Memory", "memory", "mib", state["memory"], "")]
         resources += [("Pool " + plain(pool), "disk", "bytes", state["pools"][pool], pool) for pool in sorted(told["pools"], key=natural)]
         for label, key, unit, facts, pool in resources:
             amounts = _Amounts.read(label, unit, facts)
+            if not told["schedulable"]:
+                amounts.close()
             pieces = [(vm, kind, number, _size(vm, key, pool, factor)) for vm, kind, number in vms]
             card.bars.append(self._bar(amounts, [piece for piece in pieces if piece[3] > 0 or unit != "bytes"]))
-            for where in (place, None):
+            self._watch(card, amounts, card.bars[-1], facts)
+            for where in (place, place[0], None):
                 whole = self.sums.setdefault(where, {}).setdefault(key, _Amounts(_TOTALS[key], unit))
                 whole.sum_up(amounts)
         self.page.data["hosts"][-1]["given"] = {meter.name: meter.given for meter in card.bars}
@@ -338,15 +449,32 @@ class _Pages:
     def _bar(self, amounts: _Amounts, pieces: Sequence[Tuple[Mapping[str, Any], str, Optional[int], float]]) -> Bar:
         meter = self._empty(amounts)
         rest = amounts.allocated - sum(size for _vm, kind, _number, size in pieces if kind != "rest")
+        run: List[Tuple[str, int, float, str]] = []
         for vm, kind, number, size in pieces:
-            if number is not None:
-                share = amounts.share(size)
+            if number is None:
+                continue
+            share = amounts.share(size)
+            if run and (share >= _THIN_SHARE or run[0][0] != kind):
+                meter.blocks += self._thin(run)
+                run = []
+            if share < _THIN_SHARE:
+                run.append((kind, number, share, plain(vm["name"])))
+            else:
                 meter.blocks.append(Block(kind, self.page.widths.of(share), plain(vm["name"]), number, share >= _LABEL_SHARE))
+        meter.blocks += self._thin(run)
         if amounts.share(rest) >= 0.0005:
             # Rounding leaves crumbs that are nobody's
             meter.blocks.append(Block("rest", self.page.widths.of(amounts.share(rest))))
             meter.note = "{0} {1}".format(amounts.text(rest), self._rest_words(amounts, pieces))
         return meter
+
+    def _thin(self, run: Sequence[Tuple[str, int, float, str]]) -> List[Block]:
+        """Blocks too thin for a line between them, as one whose parts lie side by side."""
+        whole = sum(share for _kind, _number, share, _name in run)
+        if len(run) < 2 or whole <= 0:
+            return [Block(kind, self.page.widths.of(share), name, number, thin=True) for kind, number, share, name in run]
+        return [Block(run[0][0], self.page.widths.of(whole), thin=whole < _THIN_SHARE, inner=[
+            Block("", self.page.widths.of(share / whole), name, number) for _kind, number, share, name in run])]
 
     @staticmethod
     def _rest_words(amounts: _Amounts, pieces: Sequence[Tuple[Mapping[str, Any], str, Optional[int], float]]) -> str:
@@ -355,19 +483,27 @@ class _Pages:
 
     def _empty(self, amounts: _Amounts) -> Bar:
         """A bar without blocks."""
-        meter = Bar(amounts.name, "{0} of {1}".format(amounts.text(amounts.allocated), amounts.text(amounts.capacity)), "{0} left".format(
-            amounts.text(amounts.available)), "{0} {1}".format(amounts.text(amounts.used), "written" if amounts.unit == "bytes" else "in use"),
-            percent(amounts.allocated, amounts.capacity), self.page.uses.of(amounts.share(amounts.used)) if amounts.used > 0 else "", amounts.available < 0)
+        over = amounts.allocated > amounts.capacity
+        meter = Bar(
+            amounts.name, "{0} of {1}".format(amounts.text(amounts.allocated), amounts.text(amounts.capacity)),
+            "{0} left".format(amounts.text(amounts.available)),
+            "{0} {1}".format(amounts.text(amounts.used), "written" if amounts.unit == "bytes" else "in use"), percent(amounts.allocated, amounts.capacity),
+            self.page.uses.of(amounts.share(amounts.used)) if amounts.used > 0 else "", over)
+        meter.full = amounts.allocated / amounts.capacity if amounts.capacity > 0 else float(amounts.allocated > 0) * 10
         if meter.over:
-            meter.left = "{0} more than there is".format(amounts.text(-amounts.available))
-            meter.limit = self.page.widths.of(amounts.share(amounts.capacity))
+            meter.left = "{0} more than there is".format(amounts.text(amounts.allocated - amounts.capacity))
+            meter.excess = self.page.widths.of(amounts.share(amounts.allocated - max(0.0, amounts.capacity)))
+        elif amounts.closed > 0:
+            meter.closed = "{0} closed".format(amounts.text(amounts.closed))
+            meter.closed_width = self.page.widths.of(amounts.share(min(amounts.closed, amounts.capacity - amounts.allocated)))
+            meter.left = "{0} left".format(amounts.text(amounts.available)) if amounts.available > 0 else ""
         if amounts.reserved > 0:
             meter.reserved = "{0} reserved".format(amounts.text(amounts.reserved))
             meter.reserved_width = self.page.widths.of(amounts.share(max(0.0, amounts.whole - max(amounts.capacity, amounts.allocated))))
         return meter
 
-    def _sums(self, where: Optional[Tuple[str, str]]) -> List[Bar]:
-        """Plain bars of all hosts of a zone (None: of the fleet)."""
+    def _sums(self, where: Any) -> List[Bar]:
+        """Plain bars of all hosts of a zone (region and name), a region (its name), or the fleet (None)."""
         bars = []
         for amounts in self.sums.get(where, {}).values():
             meter = self._empty(amounts)
@@ -378,7 +514,9 @@ class _Pages:
     # -- flavors and quota ---------------------------------------------------------------------------------------------------------------
 
     def _flavors(self) -> None:
-        zones: List[str] = sorted({zone for flavor in self.report.data["flavors"] for zone in flavor["zones"]}, key=natural)
+        known = zone_names((host.region or "", host.zone or "") for host in self.fleet.hosts)
+        there = {zone for flavor in self.report.data["flavors"] for zone in flavor["zones"]}
+        zones = [known[place] for place in sorted(known, key=lambda place: (natural(place[0]), natural(place[1]))) if known[place] in there]
         self.page.flavor_zones = [plain(zone) or "(no zone)" for zone in zones] if len(zones) > 1 else []
         for flavor in self.report.data["flavors"]:
             name = plain(flavor["name"])

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._images import image_volume_name
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement import Room, how_many
@@ -68,13 +68,17 @@ def amount(unit: str, value: float) -> str:
 
 @dataclass
 class Resource:
-    """One resource of a host or zone. C(unit) is C(vcpus), C(mib) or C(bytes)."""
+    """One resource of a host or zone. C(unit) is C(vcpus), C(mib) or C(bytes).
+
+    :param closed: what the hosts of a sum that take no new VMs have left, which is nothing for new VMs and not in C(available)
+    """
 
     name: str
     unit: str
     allocated: float = 0
     used: float = 0
     available: float = 0
+    closed: float = 0
 
     @classmethod
     def of(cls, name: str, unit: str, facts: Mapping[str, Any]) -> Resource:
@@ -83,20 +87,40 @@ class Resource:
 
     @property
     def capacity(self) -> float:
-        return self.allocated + self.available
+        return self.allocated + self.available + self.closed
 
-    def add(self, other: Resource) -> None:
+    def add(self, other: Resource, schedulable: bool = True) -> None:
+        """Add a host's resource, or another sum."""
         self.allocated += other.allocated
         self.used += other.used
-        self.available += other.available
+        self.available += other.available if schedulable else 0
+        self.closed += other.closed if schedulable else other.available
 
     def cells(self) -> List[Any]:
         return [draw_bar(self.used, self.allocated, self.capacity)] + [amount(self.unit, value) for value in (
             self.allocated, self.used, self.capacity, self.available)]
 
-    def as_data(self) -> Dict[str, Any]:
+    def as_data(self, *more: str) -> Dict[str, Any]:
+        """As data; a sum is told with C(closed) as well."""
         suffix = "" if self.unit == "vcpus" else "_" + self.unit
-        return {key + suffix: getattr(self, key) for key in ("allocated", "used", "capacity", "available")}
+        return {key + suffix: getattr(self, key) for key in ("allocated", "used", "capacity", "available") + more}
+
+
+def resources() -> Dict[str, Resource]:
+    """Nothing yet of each resource, to be added to."""
+    return {key: Resource(key, unit) for key, unit in (("vcpus", "vcpus"), ("memory", "mib"), ("disk", "bytes"))}
+
+
+Place = Tuple[str, str]   # region and zone: two regions may each have a zone a
+
+
+def zone_names(places: Iterable[Place]) -> Dict[Place, str]:
+    """What zones are called: by their own names, with the region's before it where two regions have one of that name."""
+    known = set(places)
+    regions: Dict[str, int] = {}
+    for _region, zone in known:
+        regions[zone] = regions.get(zone, 0) + 1
+    return {(region, zone): "{0}/{1}".format(region, zone) if regions[zone] > 1 and region and zone else zone for region, zone in known}
 
 
 def _open(access: Any, group: Optional[str]) -> bool:
@@ -126,6 +150,7 @@ class _Reporter:
         self.selected: List[Tuple[Host, HostCapacity]] = sorted((
             (host, known[host.name]) for host in candidates(fleet.hosts, Constraints(zone=fleet.values.get("vm_zone"), region=fleet.values.get("vm_region")))
             if _open(known[host.name], self.group)), key=lambda pair: pair[0].name)
+        self.zone_names = zone_names((host.region or "", host.zone or "") for host in fleet.hosts)
         self.notes: List[str] = []
         # A group is told nothing of hosts that are closed to it.
         self.silent = {name: why for name, why in self.why.items() if _open(known[name], self.group)}
@@ -207,8 +232,8 @@ class _Reporter:
         """Bars of each host, totals by zone, and how many of each flavor fit."""
         rows: List[List[Any]] = []
         data = []
-        zones: Dict[str, Dict[str, Resource]] = {}
-        up: Dict[str, int] = {}
+        zones: Dict[Place, Dict[str, Resource]] = {}
+        up: Dict[Place, int] = {}
         for host, capacity in self.selected:
             where = [host.name, self._status(host), host.region, host.zone]
             told: Dict[str, Any] = dict(zip(("name", "status", "region", "zone"), where), schedulable=host.schedulable)
@@ -217,13 +242,14 @@ class _Reporter:
                 told["msg"] = self.why[host.name]
                 rows.append(where + [None] * 6)
                 continue
-            zone = zones.setdefault(host.zone or "", {key: Resource(key, unit) for key, unit in (("vcpus", "vcpus"), ("memory", "mib"), ("disk", "bytes"))})
-            up[host.zone or ""] = up.get(host.zone or "", 0) + 1
+            place = (host.region or "", host.zone or "")
+            zone = zones.setdefault(place, resources())
+            up[place] = up.get(place, 0) + 1
             told["pools"] = {}
             for resource in self._resources(host, capacity):
                 rows.append(where + [resource.name] + resource.cells())
                 kind, _blank, pool = resource.name.partition(" ")
-                zone[kind].add(resource)
+                zone[kind].add(resource, host.schedulable)
                 (told["pools"] if pool else told)[pool or kind] = resource.as_data()
         self._table(("host", "status", "region", "zone", "resource", "", "allocated", "used", "of", "left"), rows, ("host", "status"))
         if any(host.name not in self.why for host, _capacity in self.selected):
@@ -233,21 +259,32 @@ class _Reporter:
         self._quota()
         self._flavors(("name", "vcpus", "memory", "disk", "fits", "quota leaves", "by zone"))
 
-    def _zones(self, zones: Mapping[str, Mapping[str, Resource]], up: Mapping[str, int]) -> None:
-        whole = {key: Resource(key, unit) for key, unit in (("vcpus", "vcpus"), ("memory", "mib"), ("disk", "bytes"))}
+    def _zones(self, zones: Mapping[Place, Mapping[str, Resource]], up: Mapping[Place, int]) -> None:
+        whole, regions, hosts_up = resources(), {region: resources() for region, _zone in sorted(zones)}, sum(up.values())
         rows: List[List[Any]] = []
 
-        def row(name: str, hosts: int, resources: Mapping[str, Resource]) -> List[Any]:
-            return [name, hosts] + ["{0} of {1}".format(amount(r.unit, r.allocated), amount(r.unit, r.capacity)) for r in resources.values()]
-        for name in sorted(zones):
-            for key, resource in zones[name].items():
-                whole[key].add(resource)
-            rows.append(row(name or "(none)", up[name], zones[name]))
+        def row(region: str, name: str, hosts: int, found: Mapping[str, Resource]) -> List[Any]:
+            return [region, name, hosts] + [text for r in found.values() for text in (
+                "{0} of {1}".format(amount(r.unit, r.allocated), amount(r.unit, r.capacity)), amount(r.unit, r.available))]
+        for region, total in regions.items():
+            inside = [place for place in sorted(zones) if place[0] == region]
+            for place in inside:
+                for key, resource in zones[place].items():
+                    total[key].add(resource)
+                    whole[key].add(resource)
+                rows.append(row(region, place[1] or "(none)", up[place], zones[place]))
+            if len(regions) > 1 and len(inside) > 1:
+                rows.append(row(region, "(all)", sum(up[place] for place in inside), total))
         if len(rows) > 1:
-            rows.append(row("(all)", sum(up.values()), whole))
-        self._table(("zone", "hosts up", "vcpus", "memory", "disk"), rows, ("zone",))
-        self.report.data["zones"] = {name: dict({key: r.as_data() for key, r in found.items()}, hosts=up[name]) for name, found in zones.items()}
-        self.report.data["total"] = {key: r.as_data() for key, r in whole.items()}
+            rows.append(row("(all)" if len(regions) > 1 else "", "(all)", hosts_up, whole))
+        self._table(("region", "zone", "hosts up", "vcpus", "left", "memory", "left", "disk", "left"), rows, ("zone",))
+        closed = ["{0} of {1}".format(amount(r.unit, r.closed), key) for key, r in whole.items() if r.closed > 0]
+        if closed:
+            self.report.lines[-1:] = ["Not in what is left: {0} on hosts that take no new VMs".format(", ".join(closed)), ""]
+        self.report.data["zones"] = {self.zone_names[place]: dict(
+            {key: r.as_data("closed") for key, r in found.items()}, hosts=up[place], region=place[0], zone=place[1]) for place, found in zones.items()}
+        self.report.data["regions"] = {region: {key: r.as_data("closed") for key, r in found.items()} for region, found in regions.items()}
+        self.report.data["total"] = {key: r.as_data("closed") for key, r in whole.items()}
 
     def _quota(self) -> None:
         """What the group has of its quota."""
@@ -297,10 +334,10 @@ class _Reporter:
         place = {key: str(self.values.get("vm_" + key) or "") for key in ("zone", "region")}
         rooms = how_many([flavor.request(group=self.group or "", admin=not self.group, networks=networks, **place) for _name, _entry, flavor in known],
                          self.all, self.values.get("vm_reserve_failures") or 0)
-        zones = {capacity.zone for _host, capacity in self.selected}
+        zones = {(capacity.region, capacity.zone) for _host, capacity in self.selected}
         rows, data = [], []
         for (name, entry, flavor), room in zip(known, rooms):
-            by_zone = {zone: count for zone, count in sorted(room.zones.items()) if zone in zones}
+            by_zone = {self.zone_names[zone]: count for zone, count in sorted(room.zones.items()) if zone in zones}
             leaves = self._quota_leaves(flavor)
             data.append({"name": name, "fits": room.total, "quota_leaves": leaves, "zones": by_zone, "hosts": {h: n for h, n in room.hosts.items() if n},
                          "vcpus_milli": flavor.vcpus_milli, "memory_mib": flavor.memory_mib, "disk_bytes": flavor.disk_bytes, "entry": entry})
@@ -322,10 +359,14 @@ class _Reporter:
         """Why a flavor fits nowhere, where that is not for lack of room alone."""
         told: Dict[str, List[str]] = {}
         for room in rooms:
-            reasons = [room.refusals[host.name].sentence for host, _capacity in self._up() if host.name in room.refusals]
+            up = [host.name for host, _capacity in self._up()]
+            reasons = [room.refusals[name].sentence for name in up if name in room.refusals]
             if not room.total and reasons:
-                told.setdefault("; ".join(reasons[:3]) + ("; and {0} more".format(len(reasons) - 3) if len(reasons) > 3 else ""), []).append(room.name)
-        self.notes += ["{0} fits on no host: {1}".format(who(names), text) for text, names in told.items()]
+                full = len(up) - len(reasons)
+                said = reasons[:3] + ["and {0} more".format(len(reasons) - 3)] * (len(reasons) > 3)
+                said += ["no room on {0}".format("the other one" if full == 1 else "the other {0}".format(full))] * (full > 0)
+                told.setdefault("; ".join(said), []).append(room.name)
+        self.notes += ["{0} {1} on no host: {2}".format(who(names), "fits" if len(names) == 1 else "fit", text) for text, names in told.items()]
 
     @staticmethod
     def _requests(entry: Mapping[str, Any]) -> Optional[str]:

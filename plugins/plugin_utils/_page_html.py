@@ -26,6 +26,7 @@ _TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."
 _DRIFT, _CONTENT = "\0", "\1"
 _DRIFTS = re.compile("\0[^\0]*\0")
 _PRINT = re.compile(r'<meta name="kvmfleet-content" content="([0-9a-f]+)">')
+_PAIR = re.compile(r"light-dark\(((?:[^(),]|\([^()]*\))+), ((?:[^(),]|\([^()]*\))+)\)")
 _DATA = re.compile(r'<script type="application/json" id="data">(.*?)</script>', re.DOTALL)
 
 
@@ -37,7 +38,19 @@ def _parts() -> Tuple[jinja2.Template, str, str]:
         with open(os.path.join(_TEMPLATES, name), encoding="utf-8") as stream:
             texts[name] = stream.read()
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(texts["fleet_page.html.j2"]), texts["fleet_page.css"], texts["fleet_page.js"]
+    return environment.from_string(texts["fleet_page.html.j2"]), _schemes(texts["fleet_page.css"]), texts["fleet_page.js"]
+
+
+def _schemes(style: str) -> str:
+    """The style with plain colours, for browsers of before 2024 too. Its first rule has them in pairs, C(light-dark(LIGHT, DARK)), and is written out
+    for light, for dark, for who has chosen one of them, and for paper."""
+    first, rest = style.split("\n}\n", 1)
+    notes, pairs = first.split(":root {", 1)
+    light, dark = _PAIR.sub(r"\1", pairs), _PAIR.sub(r"\2", pairs)
+    shapes = (":root {{ color-scheme: light dark;{light}\n}}", "@media (prefers-color-scheme: dark) {{ :root {{{dark}\n}} }}",
+              ':root[data-theme="light"] {{ color-scheme: light;{light}\n}}', ':root[data-theme="dark"] {{ color-scheme: dark;{dark}\n}}',
+              "@media print {{ :root, :root[data-theme] {{ color-scheme: light;{light}\n}} }}")
+    return notes + "\n".join(shape.format(light=light, dark=dark) for shape in shapes) + "\n" + rest
 
 
 def embedded(data: Any) -> str:

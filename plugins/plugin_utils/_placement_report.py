@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Decision, Plan
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
 
-_MOST_HOSTS = 20   # beyond that, refused hosts are counted by reason
+_MOST_HOSTS = 20   # beyond that, refused hosts are counted by reason, with an example of each
 _MOST_VMS = 50
 _COLUMNS = (("name", "left"), ("host", "left"), ("why", "left"), ("score", "right"), ("next best", "left"), ("its score", "right"))
 
@@ -36,7 +36,9 @@ def _refusals(decisions: Sequence[Decision]) -> List[str]:
         who = ", ".join(names[:3]) + (" and {0} more".format(len(names) - 3) if len(names) > 3 else "")
         lines.append("Not considered for {0}:".format(who))
         if len(decision.refusals) > _MOST_HOSTS:
-            lines += ["  {0} hosts: {1}".format(count, code) for code, count in decision.reasons.items()]
+            examples = decision.examples
+            lines += ["  {0}: {1}, such as: {2}".format("1 host" if count == 1 else "{0} hosts".format(count), code, examples[code]["reason"])
+                      for code, count in decision.reasons.items()]
         else:
             lines += ["  " + line for line in table([("host", "left"), ("reason", "left"), ("in words", "left")], [
                 [host, why.code, why.sentence] for host, why in sorted(decision.refusals.items())])[1:]]

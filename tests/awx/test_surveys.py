@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import subprocess
@@ -60,6 +61,19 @@ def options(template):
 def test_every_playbook_has_a_template_or_a_reason_why_not(objects):
     assert sorted([*_awx.TEMPLATES, *_awx.NO_TEMPLATE]) == PLAYBOOKS, "decide whether a new playbook gets a template, and whether tenants get one"
     assert sorted(t["playbook"] for t in templates(objects)) == sorted("playbooks/{0}.yml".format(name) for name in _awx.TEMPLATES)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/awx.md"])
+def test_the_calls_that_are_written_down_are_accepted(objects, page):
+    """Each reaches a template of the group, which asks for all that it gives."""
+    with open(os.path.join(ROOT, page), encoding="utf-8") as stream:
+        calls = re.findall(r"`launch (?:red:%20)?([^ ]*?)(?:\+\+kvmfleet)? '([^']*)'`", stream.read())
+    assert len(calls) >= 5
+    by_name = {template["name"]: template for template in templates(objects, "red")}
+    for name, answers in calls:
+        given = json.loads(answers)
+        variables, ignored = awx_rules.launch(by_name["red: " + name.replace("%20", " ")], given)
+        assert (ignored, variables["vm_group"]) == ([], "red") and given.items() <= variables.items()
 
 
 def test_awx_accepts_it(objects):

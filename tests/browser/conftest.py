@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from ansible_collections.kvmfleet.core.tests.browser import axe
 from ansible_collections.kvmfleet.core.tests.browser.browsers import browser as started
-from ansible_collections.kvmfleet.core.tests.browser.page_fleets import REFUSED, example, large, page
+from ansible_collections.kvmfleet.core.tests.browser.page_fleets import REFUSED, example, large, page, troubled
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +36,17 @@ def browser(one_browser):
 
 
 @pytest.fixture(scope="session")
+def axe_script():
+    """axe-core. Where it cannot be had the tests fail; they are never skipped."""
+    return axe.script()
+
+
+@pytest.fixture(scope="session")
 def pages(tmp_path_factory):
-    """Addresses of pages: C(small) with a dead host and refusals, and C(large)."""
+    """Addresses of pages: C(small) with a dead host and refusals, C(troubled) where much is wrong, and C(large)."""
     folder = tmp_path_factory.mktemp("pages")
-    texts = {"small": page(**example(), last_run=REFUSED), "large": page(**large(), last_run=REFUSED)}
+    texts = {"small": page(**example(), last_run=REFUSED), "troubled": page(**troubled()),
+             "large": page(**large(), last_run=REFUSED)}
     for name, text in texts.items():
         (folder / (name + ".html")).write_text(text, encoding="utf-8")
     return {name: (folder / (name + ".html")).as_uri() for name in texts}

@@ -45,7 +45,8 @@ def host(vms, vcpus=32, memory_gib=128, pools=(("default", 2048),), reserved=(2,
     return {"vcpus": told("", vcpus, reserved[0], ratio, sum(one["vcpus_milli"] for one in vms) // 1000, sum(one["vcpus_milli"] for one in running) // 1000),
             "memory": told("_mib", memory_gib * 1024, reserved[1] * 1024, 1.0, sum(one["memory_mib"] for one in vms),
                            sum(one["memory_mib"] for one in running)),
-            "pools": {name: dict(pool, active=True, free_bytes=0) for name, pool in states.items()}, "vms": list(vms), "hostname": "",
+            "pools": {name: dict(pool, active=True, free_bytes=pool["total_bytes"] - pool["used_bytes"]) for name, pool in states.items()},
+            "vms": list(vms), "hostname": "",
             "domains": {"defined": len(vms), "running": len(running), "ours": len(vms), "pending": 0}, "networks": [{"name": "lan", "active": True}],
             "virt_types": ["kvm"], "archs": ["x86_64"], "libvirt_version": "9.0.0", "qemu_version": "7.2.0"}
 
@@ -53,7 +54,7 @@ def host(vms, vcpus=32, memory_gib=128, pools=(("default", 2048),), reserved=(2,
 def info(vms):
     """What vm_info says of VMs."""
     def told(one):
-        state = one["phase"] if one["phase"] not in (None, "ready") else "stopped" if one["stopped"] else "running"
+        state = one.get("state") or (one["phase"] if one["phase"] not in (None, "ready") else "stopped" if one["stopped"] else "running")
         address = "10.20.{0}.{1}".format(*uuid.UUID(one["uuid"]).bytes[:2])
         return {"uuid": one["uuid"], "name": one["name"], "state": state, "vcpus": one["vcpus"], "memory_mib": one["limit_mib"], "description": "",
                 "addresses": [{"address": address, "mac": ""}] if state == "running" else []}
@@ -77,14 +78,31 @@ def example():
     vms = {
         "kvm1": [vm("web-1", "medium", group="shop"), vm("web-2", "medium", group="shop"), vm("db-1", "huge", group="shop", pool="ssd"), vm("build-1", "large"),
                  vm("cache-1", "large"), vm("old-web", "medium", stopped=True)],
-        "kvm2": [vm("web-3", "medium", group="shop"), vm("db-2", "large", group="shop"), vm("mail", "large"), vm("queue-1", "large", phase="building"),
-                 vm("legacy-erp", "large", managed=False)],
+        "kvm2": [vm("web-3", "medium", group="shop", state="paused"), vm("db-2", "large", group="shop"), vm("mail", "large"),
+                 vm("queue-1", "large", phase="building"), vm("legacy-erp", "large", managed=False)],
         "kvm3": [vm("web-4", "medium"), vm("search-1", "huge"), vm("batch-7", "large", phase="failed", stopped=True), vm("proxy", "small")],
         "kvm5": [vm("dev-{0}".format(number), "small" if number % 3 else "medium", stopped=number % 4 == 0) for number in range(1, 10)]}
     results = {name: host(own, pools=(("default", 1024), ("ssd", 512)) if name == "kvm1" else (("default", 1024),)) for name, own in vms.items()}
     results["kvm4"] = UNREACHABLE
     places = {name: {"kvm_region": "berlin", "kvm_zone": "hall-a" if name in ("kvm1", "kvm2", "kvm3") else "hall-b"} for name in results}
     places["kvm5"]["kvm_schedulable"] = False
+    return {"results": results, "places": places, "infos": {name: info(own) for name, own in vms.items()}}
+
+
+def troubled():
+    """Two regions with a zone of one name, hosts of which more is given out than there is, full pools, and 300 small VMs on one host."""
+    vms = {
+        "kvm1": [vm("tiny-{0:03}".format(number), stopped=number % 11 == 0, phase="failed" if number == 120 else "ready") for number in range(300)],
+        "kvm2": [vm("db-{0}".format(number), "huge", state="paused" if number == 1 else None) for number in range(5)]
+        + [vm("web-{0}".format(number), stopped=True) for number in range(6)],
+        "kvm3": [vm("mail", "large", state="crashed"), vm("shop", "small")], "kvm4": [vm("log", "medium")]}
+    sizes = {"kvm1": {"vcpus": 128, "memory_gib": 1024, "pools": (("default", 16384),), "ratio": 4.0},
+             "kvm2": {"vcpus": 32, "pools": (("default", 700), ("ssd", 100))},
+             "kvm3": {}, "kvm4": {"pools": (("default", 1024),)}}
+    results = {name: host(own, **sizes[name]) for name, own in vms.items()}
+    results["kvm4"]["pools"]["default"]["free_bytes"] = GIB
+    places = {name: {"kvm_region": region, "kvm_zone": zone} for name, region, zone in (
+        ("kvm1", "berlin", "a"), ("kvm2", "munich", "a"), ("kvm3", "munich", "b"), ("kvm4", "munich", "b"))}
     return {"results": results, "places": places, "infos": {name: info(own) for name, own in vms.items()}}
 
 
@@ -115,4 +133,4 @@ REFUSED = {"verb": "create", "time": "2026-11-29T16:12:44Z", "failed": True, "ms
     "ok": False, "vms": [{"name": name, "refused": [
         {"host": "kvm1", "code": "no_memory", "reason": "kvm1 has 27.5 GiB of memory left, 64.1 GiB are needed"},
         {"host": "kvm2", "code": "no_memory", "reason": "kvm2 has 59.4 GiB of memory left, 64.1 GiB are needed"},
-        {"host": "kvm5", "code": "not_schedulable", "reason": "kvm5 takes no new VMs (kvm_schedulable: false)"}]} for name in ("web-9", "web-10")]}}
+        {"host": "kvm5", "code": "unschedulable", "reason": "kvm5 takes no new VMs (schedulable is false)"}]} for name in ("web-9", "web-10")]}}

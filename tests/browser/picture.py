@@ -14,9 +14,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".ansible" / "collections"))
 
 from ansible_collections.kvmfleet.core.tests.browser.browsers import browser  # noqa: E402
-from ansible_collections.kvmfleet.core.tests.browser.page_fleets import example, page  # noqa: E402
+from ansible_collections.kvmfleet.core.tests.browser.page_fleets import REFUSED, example, page  # noqa: E402
 
-WINDOW = (1200, 900)
+WIDTH = 1200
+LEAST = 800     # the picture ends after the first zone
 
 
 def main() -> int:
@@ -26,10 +27,13 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory() as folder, browser() as driver:
         path = Path(folder) / "fleet.html"
-        path.write_text(page(**example(), catalogs={}), encoding="utf-8")
-        driver.size(*WINDOW)
+        path.write_text(page(**example(), last_run=REFUSED), encoding="utf-8")
+        driver.size(WIDTH, LEAST)
         driver.media("light")
         driver.get(path.as_uri())
+        end = driver.execute_script("return document.querySelector('.zone').getBoundingClientRect().bottom")
+        driver.size(WIDTH, max(LEAST, int(end) + 24))
+        driver.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))")
         Path(sys.argv[1]).write_bytes(driver.picture())
     return 0
 

@@ -21,7 +21,7 @@ def qemu_img(*arguments):
 def make_image(folder):
     """A qcow2 file with some content that is not all zeros, 4 MiB of it; its path."""
     raw, path = folder / "raw", folder / "image.qcow2"
-    raw.write_bytes(os.urandom(4 << 20))
+    raw.write_bytes(os.urandom(510) + b"\x55\xaa" + os.urandom((4 << 20) - 512))  # with what makes it a disk
     qemu_img("convert", "-f", "raw", "-O", "qcow2", raw, path)
     return path
 
@@ -37,7 +37,7 @@ class Web:
     def __init__(self, path):
         self.content, self.limit, self.hold, self.down = Path(path).read_bytes(), None, None, False
         self.half_sent = threading.Event()
-        self.starts = []
+        self.starts, self.headers = [], []
         web = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,6 +45,7 @@ class Web:
                 pass
 
             def do_GET(self):
+                web.headers.append(dict(self.headers))
                 if self.path.endswith("SUMS"):
                     body = "{0}  image.qcow2\n".format(hashlib.sha256(web.content).hexdigest()).encode()
                     self.send_response(200)

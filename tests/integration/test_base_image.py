@@ -4,8 +4,12 @@
 """Images brought into a pool of the real libvirtd: by module and by role, from a server on loopback, from a path, from a build."""
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
+import hashlib
 import json
+import lzma
 import os
 import shutil
 import signal
@@ -170,6 +174,37 @@ def test_a_file_that_is_not_there(place, converge):
     assert refused["error"]["value"] == "/nowhere/image.qcow2"
 
 
+@pytest.mark.parametrize("packing", [gzip, lzma])
+def test_a_packed_image_is_unpacked(place, converge, wanted, web, image, packing):
+    """Its checksum is that of the file on the server."""
+    web.content = packing.compress(image.read_bytes())
+    result = converge("base_image_file", **dict(wanted, checksum="sha256:" + hashlib.sha256(web.content).hexdigest()))
+    assert (result["format"], result["downloaded"]["size_bytes"]) == ("qcow2", len(web.content))
+    assert Path(result["volume_path"]).read_bytes() == image.read_bytes()
+    assert os.stat(result["volume_path"]).st_mode & 0o777 == 0o644
+    assert place.files() == [result["volume"]]
+
+
+def test_a_packed_raw_disk_is_unpacked_and_converted(place, converge, image, tmp_path):
+    raw, packed = tmp_path / "raw", tmp_path / "raw.bz2"
+    qemu_img("convert", "-f", "qcow2", "-O", "raw", image, raw)
+    packed.write_bytes(bz2.compress(raw.read_bytes()))
+    result = converge("base_image_file", name="test:1", pool=place.pool, source="path", path=str(packed))
+    assert subprocess.run(["qemu-img", "compare", "-q", str(image), result["volume_path"]], check=False).returncode == 0
+    assert place.files() == [result["volume"]]
+
+
+@pytest.mark.parametrize("content", [b"<html>Please log in</html>\n", lzma.compress(b"<html>" + b" " * (1 << 20)), lzma.compress(os.urandom(1 << 20))[:-99]])
+@pytest.mark.parametrize("source", ["url", "path"])
+def test_what_is_no_image_is_refused(place, run_module, wanted, web, tmp_path, source, content):
+    web.content = content
+    (tmp_path / "image").write_bytes(content)
+    given = {"url": web.url} if source == "url" else {"url": None, "path": str(tmp_path / "image")}
+    failed = run_module("base_image_file", fails=True, **dict(wanted, source=source, checksum=None, **given))
+    assert (failed["reason"], failed["error"]["option"], failed["error"]["value"]) == ("invalid_image", source, given[source])
+    assert place.files() == []
+
+
 def test_an_image_that_refers_to_another_file_is_refused(place, run_module, tmp_path):
     trap = tmp_path / "trap.qcow2"
     qemu_img("create", "-q", "-f", "qcow2", "-b", "/etc/hostname", "-F", "raw", trap, "1M")
@@ -193,7 +228,8 @@ def there(place, image):
 
 def test_an_image_that_nothing_needs_is_removed(place, converge, there):
     volume, = place.files()
-    Path(place.path(".{0}.part".format(volume))).write_bytes(b"the beginning of a download")
+    for what in ("part", "unpacked"):
+        Path(place.path(".{0}.{1}".format(volume, what))).write_bytes(b"of a run that was killed")
     assert converge("base_image_file", state="absent", **there)["changed"] is True
     assert place.files() == []
 
@@ -221,7 +257,10 @@ def test_an_image_that_something_needs_stays(place, conn, converge, there, tmp_p
         assert (name if case in ("VM outside of pools", "VM that is being made") else "disk.qcow2") in refused["msg"]
         info = place.run("base_image_info", pool=place.pool)
         assert [item["volume"] for item in info["images"]] == [volume]
-        assert (info["images"][0]["needed"] is None) == (case == "VM that is being made")
+        assert info["images"][0]["needed"]
+        refused = place.run("vm_disk", fails=True, pool=place.pool, name=volume, state="absent")
+        assert refused["reason"] == "volume_in_use"
+        assert place.path(volume) and volume in place.files()
     finally:
         if other.isActive():
             other.destroy()
@@ -354,6 +393,31 @@ def test_the_role_with_a_download_in_check_mode_for_real_and_again(place, web, i
     assert len(place.files()) == 1
     assert play()["changed"] == "0"
     shutil.rmtree(play.cache, ignore_errors=True)
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_headers_go_to_their_server_and_are_not_shown(place, web, image, tmp_path, shipped):
+    """Those without a server are for images of the site's own catalog only."""
+    play = Play(place, tmp_path, {"source": "url", "url": web.url, "checksum": "sha256:{0}SUMS".format(web.base)})
+    catalog = {"test:2": {"source": "url", "url": web.base + "2/image.qcow2", "checksum": "sha256:{0}SUMS".format(web.base)}}
+    secrets = {"X-Site": "of-the-site", "X-Server": "of-the-server", "X-Other": "of-another"}
+    headers = {"X-Site": secrets["X-Site"], web.base: {"X-Server": secrets["X-Server"]}, "https://images.example.com": {"X-Other": secrets["X-Other"]}}
+    with play.start("--diff", "-vvv", base_image_name="test:2" if shipped else "test:1", base_image_catalog=catalog, base_image_headers=headers) as process:
+        output = process.stdout.read()
+    assert process.returncode == 0, output
+    assert len(place.files()) == 1
+    assert [{name for name in secrets if name in sent} for sent in web.headers] == [{"X-Server"} if shipped else {"X-Server", "X-Site"}] * 2
+    assert not [secret for secret in secrets.values() if secret in output]
+
+
+def test_systems_that_cannot_build_are_refused_before_anything_is_done(place, tmp_path):
+    """The facts are those of another system; there is no package manager of that name to ask."""
+    play = Play(place, tmp_path, {"source": "build"})
+    with play.start(ansible_facts={"os_family": "RedHat", "distribution": "Rocky"}) as process:
+        output = process.stdout.read()
+    assert process.returncode == 2
+    assert "one runs Rocky, and images are built on Debian and Ubuntu only" in " ".join(output.split())
+    assert "package_facts" not in output and place.files() == []
 
 
 def test_a_long_download_tells_how_far_it_is(place, web, image, tmp_path):

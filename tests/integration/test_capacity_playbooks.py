@@ -49,7 +49,9 @@ def test_what_fits_is_what_can_be_made(fleet, lab):
     assert full.data["total"]["vcpus"]["allocated"] == 3 and by_name["kvm3"]["status"] == "no new VMs"
     assert re.search(r"^kvm1 +up +here +zone-a +memory +\[=+\.+\] +", full.output, re.MULTILINE)
     assert re.search(r"^kvm3 +no new VMs +here +zone-c +disk default +\[[#.]+\] +", full.output, re.MULTILINE)
-    assert re.search(r"^zone-a +1 +2 of 100 +", full.output, re.MULTILINE)
+    assert re.search(r"^here +zone-a +1 +2 of 100 +98 +", full.output, re.MULTILINE)
+    assert re.search(r"^here +zone-c +1 +0 of 100 +0 +", full.output, re.MULTILINE) and "Not in what is left: 100 of vcpus, " in full.output
+    assert (full.data["total"]["vcpus"]["available"], full.data["total"]["vcpus"]["closed"]) == (197, 100)
     hosts = fleet.does("list_hosts")
     assert [host["vms"] for host in hosts.data["hosts"]] == [2, 1, 0] and "3 hosts, 3 up" in hosts.output
 

@@ -4,6 +4,7 @@
 """The fleet page of three hosts: what it tells of real VMs, dead hosts, a run that was refused; and when it counts as changed."""
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -49,6 +50,8 @@ def test_the_page_of_a_fleet(fleet, tmp_path):
 
     # A run that is refused leaves its reasons, and nothing else; the page shows them, with the hosts that are dead by now
     assert fleet.refusal("create_vm", vm_name="big", vm_vcpus="9", vm_memory="64MiB", vm_result_file=result, vm_ssh_key="none").reason == "no_capacity"
+    (refusals,) = json.loads(result.read_text())["placement"]["refusals"]
+    assert refusals["vms"] == ["big"] and [refused["host"] for refused in refusals["hosts"]] == ["kvm1", "kvm2", "kvm3"], "all of it is in the file"
     fleet.room((4, 4, 4), kvm2=UNREACHABLE)
     shown = fleet.does("fleet_page", "--diff", fleet_page_last_run=result, fleet_page_artifact="true")
     page = path.read_text()

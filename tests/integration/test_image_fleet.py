@@ -53,6 +53,11 @@ def test_an_image_is_built_on_one_host_and_carried_to_the_others(lab, tmp_path, 
     fleet = Fleet(lab, tmp_path, BUILD)
     fleet.cache.mkdir()
     shutil.copy(image, fleet.cache / fleet.volume)  # as if it had been built, which takes a minute
+    killed = fleet.control / "carried-1"
+    killed.mkdir(parents=True)
+    (killed / fleet.volume).touch()
+    for path in (killed / fleet.volume, killed):
+        os.utime(path, (0, 0))
     foretold = fleet.image("--check")
     assert fleet.have() == []
     done = fleet.image()

@@ -96,6 +96,11 @@
     place(target);
   }
 
+  function pin() {
+    pinned = true;
+    card.classList.add("pinned");
+  }
+
   function vmOf(event) {
     return event.target instanceof Element ? event.target.closest(".b[data-v], .vms tr[data-v]") : null;
   }
@@ -112,8 +117,7 @@
       hide();
       if (!again) {
         show(target);
-        pinned = true;
-        card.classList.add("pinned");
+        pin();
       }
     } else if (!card.contains(event.target)) {
       hide();
@@ -136,7 +140,7 @@
   // -- keys --------------------------------------------------------------------------------------------------------------------------------
 
   function step(button, key) {
-    var buttons = Array.from(button.parentNode.querySelectorAll("button:not(.dim)")), at = buttons.indexOf(button);
+    var buttons = Array.from(button.closest(".bar").querySelectorAll("button:not(.dim)")), at = buttons.indexOf(button);
     var to = {ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: buttons.length - 1}[key];
     if (to === undefined || !buttons[to]) { return to !== undefined; }
     button.tabIndex = -1;
@@ -157,9 +161,10 @@
     }
   });
 
-  // -- search ------------------------------------------------------------------------------------------------------------------------------
+  // -- search, filter, order ----------------------------------------------------------------------------------------------------------------
 
-  var texts = null, blocks = [], cards = [];
+  var texts = null, blocks = [], cards = [], opened = null, MOST_LISTED = 50;
+  var only = document.getElementById("only"), sort = document.getElementById("sort");
 
   function textOf(thing, more) {
     var words = [];
@@ -185,28 +190,55 @@
     document.querySelectorAll("[data-h]").forEach(function (element) { cards[element.dataset.h] = element; });
   }
 
+  function count(number, word) {
+    return number.toLocaleString("en") + " " + word + (number === 1 ? "" : "s");
+  }
+
+  // What the reader has opened is open again once the search is over
+  function keepLists(searching) {
+    var lists = Array.from(document.querySelectorAll(".vms"));
+    if (searching && opened === null) {
+      opened = lists.filter(function (list) { return list.open; });
+    } else if (!searching && opened !== null) {
+      lists.forEach(function (list) { list.open = opened.includes(list); });
+      opened = null;
+    }
+  }
+
   function find() {
     if (texts === null) { prepare(); }
-    var words = query.value.toLowerCase().split(/\s+/).filter(Boolean), count = 0, on = {}, hits = {};
+    var words = query.value.toLowerCase().split(/\s+/).filter(Boolean), vms = 0, hosts = 0, shownHosts = 0, listed = 0, enough = false, on = {}, hits = {};
     function fits(text) { return words.every(function (word) { return text.includes(word); }); }
+    function looked(host) { return !only || !only.checked || cards[host].classList.contains("look"); }
+    keepLists(words.length > 0);
     texts.hosts.forEach(function (text, host) { if (fits(text)) { on[host] = true; } });
     texts.vms.forEach(function (text, number) {
-      var hit = fits(text);
+      var hit = fits(text), host = texts.host[number];
       if (hit) {
-        count += 1;
-        on[texts.host[number]] = true;
-        hits[texts.host[number]] = true;
+        on[host] = true;
+        hits[host] = (hits[host] || 0) + 1;
+        if (looked(host)) { vms += 1; }
       }
       blocks[number].forEach(function (element) {
         if (element.tagName === "TR") { element.hidden = !hit; } else { element.classList.toggle("dim", !hit); }
       });
     });
     cards.forEach(function (element, host) {
-      element.hidden = !on[host];
+      element.hidden = !on[host] || !looked(host);
       var list = element.querySelector(".vms"), buttons = Array.from(element.querySelectorAll("button"));
+      if (!element.hidden) {
+        shownHosts += 1;
+        if (hits[host]) { hosts += 1; }
+      }
       if (list) {
         list.hidden = words.length > 0 && !hits[host];
-        list.open = words.length > 0 && Boolean(hits[host]) && count <= 50;
+        if (words.length) {
+          // The first of them, as many as one can read; the others stay as they are
+          var counts = !element.hidden && hits[host] > 0;
+          enough = enough || (counts && listed > 0 && listed + hits[host] > MOST_LISTED);
+          if (counts && !enough) { listed += hits[host]; }
+          list.open = (counts && !enough) || opened.includes(list);
+        }
       }
       // One stop for the tab key, on a VM that is found
       buttons.forEach(function (button) { button.tabIndex = -1; });
@@ -214,12 +246,67 @@
       if (first) { first.tabIndex = 0; }
     });
     document.querySelectorAll(".zone").forEach(function (zone) { zone.hidden = !zone.querySelector(".host:not([hidden])"); });
-    var number = Object.keys(on).length;
-    document.getElementById("nothing").hidden = number > 0;
-    found.textContent = words.length ? count + (count === 1 ? " VM" : " VMs") + " on " + Object.keys(hits).length + (Object.keys(hits).length === 1 ? " host" : " hosts") : "";
+    document.getElementById("nothing").hidden = shownHosts > 0;
+    if (words.length) {
+      found.textContent = !shownHosts ? "Nothing" : !vms ? "No VM, " + count(shownHosts, "host") : count(vms, "VM") + " on " + count(hosts, "host")
+        + (shownHosts > hosts ? ", " + count(shownHosts - hosts, "more host") : "") + (listed < vms ? "; " + listed + " of them are listed" : "");
+    } else {
+      found.textContent = only && only.checked ? count(shownHosts, "host") : "";
+    }
+    hide();
+  }
+
+  function order() {
+    var full = sort.value === "full";
+    document.querySelectorAll(".grid").forEach(function (grid) {
+      var key = full ? function (card) { return -card.dataset.f; } : function (card) { return Number(card.dataset.h); };
+      grid.append.apply(grid, Array.from(grid.children).sort(function (one, other) { return key(one) - key(other) || one.dataset.h - other.dataset.h; }));
+    });
     hide();
   }
 
   query.addEventListener("input", find);
   if (query.value) { find(); }
+  if (only) {
+    only.addEventListener("change", find);
+    if (only.checked) { find(); }
+  }
+  if (sort) {
+    sort.addEventListener("change", order);
+    if (sort.value !== "name") { order(); }
+  }
+
+  // -- links to hosts and VMs ---------------------------------------------------------------------------------------------------------------
+
+  document.addEventListener("click", function (event) {
+    var link = event.target instanceof Element ? event.target.closest("a[href^='#h-'], a[href^='#z-']") : null;
+    if (!link) { return; }
+    var target = document.getElementById(link.hash.slice(1));
+    if (target.closest("[hidden]")) {
+      // What is looked for may be filtered out
+      query.value = "";
+      if (only) { only.checked = false; }
+      find();
+    }
+    if (link.dataset.go === undefined) { return; }
+    event.preventDefault();
+    target.scrollIntoView({block: "start"});
+    var block = target.closest(".host").querySelector('button[data-v="' + link.dataset.go + '"]');
+    block.focus();
+    hide();
+    show(block);
+    pin();
+  });
+
+  // -- paper --------------------------------------------------------------------------------------------------------------------------------
+
+  var unfolded = [];
+  window.addEventListener("beforeprint", function () {
+    unfolded = Array.from(document.querySelectorAll("details:not([open])"));
+    unfolded.forEach(function (list) { list.open = true; });
+  });
+  window.addEventListener("afterprint", function () {
+    unfolded.forEach(function (list) { list.open = false; });
+    unfolded = [];
+  });
 }());

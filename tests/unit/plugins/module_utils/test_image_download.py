@@ -6,15 +6,20 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import threading
+import urllib.error
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _image_download
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
-from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import Access, Download, hash_file, read_text
+from ansible_collections.kvmfleet.core.plugins.module_utils._image_download import (
+    Access, Download, hash_file, headers_by_origin, origin_of, read_text,
+)
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 
 CONTENT = bytes(range(256)) * 4096 * 3 + b"end"
 
@@ -22,11 +27,13 @@ CONTENT = bytes(range(256)) * 4096 * 3 + b"end"
 class Server:
     """An HTTP server with one file; C(script) says how each request in turn is treated, the last word for all that follow.
 
-    Words: C(good) with ranges, C(plain) without, C(cut) ends the connection half-way, C(changed) has another file, a number is a status.
+    Words: C(good) with ranges, C(plain) without, C(cut) ends the connection half-way, C(changed) has another file, C(redirect) points to C(target), a number is
+    a status.
     """
 
     def __init__(self, *script):
         self.script, self.requests = list(script) or ["good"], []
+        self.target = "/elsewhere/image.qcow2"
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,7 +61,7 @@ class Server:
             return
         if word == "redirect":
             handler.send_response(302)
-            handler.send_header("Location", "/elsewhere/image.qcow2")
+            handler.send_header("Location", self.target)
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return
@@ -224,14 +231,90 @@ def test_a_disk_that_gets_full(serve, tmp_path):
     assert caught.value.code == "no_space"
 
 
-def test_headers_are_sent(serve, tmp_path):
-    server = serve()
+SECRETS = {"Authorization": "Bearer secret", "X-Token": "t"}
+
+
+def sent_to(server):
+    """Which of the secrets each request to a server brought."""
+    return [{name: request[name] for name in SECRETS if name in request} for request in server.requests]
+
+
+def fetch(server, tmp_path, headers):
     path = tmp_path / "part"
     path.touch()
     with open(path, "r+b") as handle:
-        Download(server.url, handle, Access(headers=(("X-Token", "t"),))).run()
-    assert server.requests[0]["X-Token".title()] == "t"
+        Download(server.url, handle, Access(5, headers=headers_by_origin("headers", headers, server.url))).run()
+    assert path.read_bytes() == CONTENT
+
+
+def test_headers_are_sent(serve, tmp_path):
+    server = serve("redirect", "good")
+    fetch(server, tmp_path, SECRETS)
+    assert sent_to(server) == [SECRETS, SECRETS]
     assert "Accept-Encoding" not in server.requests[0] or server.requests[0]["Accept-Encoding"] == "identity"
+
+
+def test_headers_are_for_one_server(serve, tmp_path):
+    here, there = serve("redirect"), serve("good")
+    here.target = there.url
+    fetch(here, tmp_path, SECRETS)
+    assert (sent_to(here), sent_to(there)) == ([SECRETS], [{}])
+    read_text(there.url, Access(5, headers=headers_by_origin("headers", SECRETS, here.url)))
+    assert sent_to(there)[1:] == [{}]
+
+
+def test_each_server_gets_its_own_headers(serve, tmp_path):
+    here, there = serve("redirect"), serve("good")
+    here.target = there.url
+    fetch(here, tmp_path, {"X-Token": "t", there.url.rsplit("/", 1)[0]: {"Authorization": "Bearer secret"}})
+    assert (sent_to(here), sent_to(there)) == ([{"X-Token": "t"}], [{"Authorization": "Bearer secret"}])
+
+
+def test_a_login_of_netrc_does_not_replace_what_is_given(serve, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n", encoding="ascii")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    server = serve("good")
+    fetch(server, tmp_path, {"authorization": "Bearer secret"})
+    assert sent_to(server) == [{"Authorization": "Bearer secret"}]
+
+
+@pytest.mark.parametrize("target, reason", [("file:///etc/passwd", "no http or https"), ("ftp://127.0.0.1/x", "no http or https"),
+                                            ("/elsewhere", "more than 10 times")])
+def test_redirects_that_are_not_followed(serve, tmp_path, target, reason):
+    server = serve("redirect")
+    server.target = target
+    with pytest.raises(FleetError, match=reason) as caught:
+        download(server.url, tmp_path)
+    assert caught.value.code == "download_failed"
+    assert len(server.requests) == (11 if target.startswith("/") else 1)
+
+
+def test_a_redirect_to_an_unencrypted_address(monkeypatch):
+    def moved(url, **options):
+        raise urllib.error.HTTPError(url, 302, "Found", {"Location": "http://images.example.com/a"}, io.BytesIO())
+    monkeypatch.setattr(_image_download, "open_url", moved)
+    with pytest.raises(FleetError, match="not encrypted"):
+        read_text("https://images.example.com/a", Access())
+
+
+@pytest.mark.parametrize("url, origin", [
+    ("https://A.example/x", "https://a.example:443"), ("http://a.example:8080/x?y", "http://a.example:8080"),
+    ("https://u:p@a.example", "https://a.example:443"),
+    ("https://[2001:db8::1]:1/x", "https://[2001:db8::1]:1"), ("https://a.example:x/", ""), ("file:///etc/passwd", ""), ("/x", ""), ("", ""),
+])
+def test_what_a_server_is_known_by(url, origin):
+    assert origin_of(url) == origin
+
+
+@pytest.mark.parametrize("raw, option", [
+    ({"X Token": "s3cret"}, "headers"), ({"X-Token": "s3cret\r\nX-Other: 1"}, "headers.X-Token"), ({"X-Token": ["s3cret"]}, "headers.X-Token"),
+    ({"https://a.example/path": {"X-Token": "s3cret"}}, "headers"), ({"ftp://a.example": {"X-Token": "s3cret"}}, "headers"),
+    ({"https://a.example": "s3cret"}, "headers.https://a.example"), ({"https://a.example": {"X-Token": "s3cret\n"}}, "headers.https://a.example.X-Token"),
+])
+def test_faults_of_headers_are_named_and_not_shown(raw, option):
+    with pytest.raises(SpecError) as caught:
+        headers_by_origin("headers", raw, "https://images.example.com/a")
+    assert caught.value.option == option and "s3cret" not in str(caught.value)
 
 
 def test_a_list_is_read(serve):

@@ -8,12 +8,13 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _image_build, _images
 from ansible_collections.kvmfleet.core.plugins.module_utils._images import (
-    Checksum, find_digest, image_from_entry, image_volume_name, is_image_volume, parse_checksum,
+    Checksum, find_digest, image_from_entry, image_volume_name, is_image_volume, may_hold, parse_checksum,
 )
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError, check_volume_name
 
@@ -22,7 +23,7 @@ HEX = "0123456789abcdef" * 4
 URL = {"source": "url", "url": "https://images.example.com/a.qcow2"}
 
 # (RECIPE_VERSION, what the recipe's code is): a change of the code without a new version would serve old images under the new recipe's name.
-RECIPE = (_images.RECIPE_VERSION, "f5a7dbaafc659da8")
+RECIPE = (_images.RECIPE_VERSION, "9432fc2edae4d904")
 
 
 def test_the_recipe_version_goes_with_the_recipe():
@@ -61,6 +62,13 @@ def test_a_mirror_of_a_known_image_is_the_same_image():
     entry = dict(URL, checksum="sha256:" + HEX)
     assert image_volume_name("a:1", entry) == image_volume_name("a:1", dict(entry, url="https://mirror.example.com/b.qcow2"))
     assert image_volume_name("a:1", URL) != image_volume_name("a:1", dict(URL, url="https://mirror.example.com/b.qcow2"))
+
+
+def test_which_volumes_may_hold_an_image():
+    now, before = image_volume_name("debian:12", BUILD), image_volume_name("debian:12", dict(BUILD, packages=["vim"]))
+    assert may_hold(now, "debian:12") and may_hold(before, "debian:12")
+    assert not may_hold(image_volume_name("debian:12-official", URL), "debian:12")
+    assert not may_hold(now, "debian:1") and not may_hold("mine.qcow2", "debian:12")
 
 
 def test_a_given_volume_name_wins():
@@ -191,3 +199,23 @@ def test_volumes_of_images_are_known_by_their_names(name, kind):
                                   ".base-x-0a1b2c3d4e5f.qcow2.part"])
 def test_other_volumes_are_not_taken_for_images(name):
     assert not is_image_volume(name)
+
+
+def test_building_needs_the_keys_of_the_archive(monkeypatch):
+    monkeypatch.setattr(_image_build, "_KEYRINGS", ("/nowhere/debian-archive-keyring.gpg",))
+    assert "debian-archive-keyring" in _image_build.missing_tools()
+    with pytest.raises(_image_build.ImageError, match="apt-get install .*debian-archive-keyring"):
+        _image_build.build(_images.Recipe(), "/nowhere/image")
+
+
+def test_systems_that_cannot_build_are_told_what_can_be_done(monkeypatch):
+    monkeypatch.setattr(_image_build.shutil, "which", lambda tool, path: None)
+    with pytest.raises(_image_build.ImageError, match="Debian and Ubuntu only") as caught:
+        _image_build.build(_images.Recipe(), "/nowhere/image")
+    assert caught.value.code == "missing_tool" and "apt-get" not in str(caught.value)
+
+
+def test_the_role_installs_what_the_build_asks_for():
+    """Under the names of Debian 12 and 13 and of Ubuntu 22.04 and 24.04, which are the same."""
+    defaults = yaml.safe_load((Path(_images.__file__).resolve().parents[2] / "roles/base_image/defaults/main/main.yml").read_text(encoding="utf-8"))
+    assert set(defaults["base_image_packages"]) == set(_image_build.TOOLS.values()) | {"grub-pc-bin", "grub-efi-amd64-bin", "debian-archive-keyring"}

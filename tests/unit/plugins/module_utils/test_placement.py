@@ -215,7 +215,11 @@ def test_how_many_by_zone_and_with_a_host_in_reserve() -> None:
     hosts = [host("kvm1", 8, 16, zone="a"), host("kvm2", 8, 48, zone="b"), host("kvm3", 8, 48, zone="b", schedulable=False)]
     small = Flavor("small", 2000, 4096).request()
     room = how_many([small], hosts)[0]
-    assert (room.total, room.zones) == (8, {"a": 4, "b": 4})
+    assert (room.total, room.zones) == (8, {("", "a"): 4, ("", "b"): 4})
+    munich = replace(hosts[0], name="kvm4", region="munich")
+    for reserve in (0, 1):
+        apart = how_many([small], hosts + [munich], reserve_failures=reserve)[0]
+        assert apart.zones["", "a"] == apart.hosts["kvm1"] and apart.zones["munich", "a"] == apart.hosts["kvm4"] > 0
     assert room.refusals["kvm3"].code == "unschedulable"
     assert how_many([small], hosts, reserve_failures=1)[0].total == 4
     assert how_many([replace(small, max_per_host=1, set="s")], hosts)[0].total == 2

@@ -111,6 +111,14 @@ def test_a_set_is_spread_evenly_over_domains(strategy: str, spread_by: str) -> N
     assert sorted(domains.values()) == [2, 2, 3]
 
 
+def test_zones_of_one_name_in_two_regions_are_two_to_spread_over() -> None:
+    hosts = [host("kvm1", 8, 64, zone="a", region="berlin"), host("kvm2", 64, 64, zone="a", region="munich"), host("kvm3", 64, 64, zone="b", region="munich")]
+    plan = place([request("web-{0}".format(i), set="web") for i in range(6)], hosts, spread_by="zone")
+    assert Counter(plan.hosts.values()) == {"kvm1": 2, "kvm2": 2, "kvm3": 2}
+    assert {place([request("x", zone="a", region=region)], hosts).hosts["x"] for region in ("berlin", "munich")} == {"kvm1", "kvm2"}
+    assert place([request("x", zone="a")], hosts[:1] + hosts[2:]).hosts == place([request("x", zone="a")], hosts[:1]).hosts == {"x": "kvm1"}
+
+
 def test_spreading_counts_members_that_exist_and_yields_where_a_domain_is_full() -> None:
     hosts = [host("kvm1", 64, 64, zone="a", vms=(Vm("web-1", set="web"), Vm("web-2", set="web"))), host("kvm2", 64, 64, zone="b"),
              host("kvm3", 1, 1, zone="c")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html.parser
+import json
 import os
 import re
 from typing import Any, Dict, List, Optional, Tuple
@@ -15,14 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.kvmfleet.core.plugins.module_utils._placement import Amount, HostCapacity, Request, place
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import GIB, SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _fleet_page, _page_html
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, read_host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_page import Page, natural, percent
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_report import Fleet, compose
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._last_run import keep, read_run
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._last_run import keep, read_run, short
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import read
-from ansible_collections.kvmfleet.core.tests.browser.page_fleets import CATALOGS, REFUSED, UNREACHABLE, example, host, info, page, vm
+from ansible_collections.kvmfleet.core.tests.browser.page_fleets import CATALOGS, REFUSED, UNREACHABLE, example, host, info, page, troubled, vm
 
 ROOT = os.path.abspath(__file__).partition(os.sep + os.path.join("tests", "unit"))[0]
 
@@ -67,8 +69,10 @@ def test_a_bar_is_the_sum_of_its_parts(own: List[Dict[str, Any]], vcpus: int, me
     assert sorted(card.vms) == list(range(len(own))) and [meter.name for meter in card.bars] == ["vCPUs", "Memory", "Pool default"]
     for meter in card.bars:
         drawn = sum(width[block.width] for block in meter.blocks) + (width[meter.reserved_width] if meter.reserved_width else 0)
-        assert drawn <= 100.02 and meter.over == bool(meter.limit) == ("more than there is" in meter.left)
-        assert sorted(block.vm for block in meter.blocks if block.vm is not None) == [
+        assert drawn <= 100.02 and meter.over == bool(meter.excess) == ("more than there is" in meter.left)
+        parts = [part for block in meter.blocks for part in block.inner or [block]]
+        assert all(sum(width[part.width] for part in block.inner) == pytest.approx(100, abs=0.01) for block in meter.blocks if block.inner)
+        assert sorted(block.vm for block in parts if block.vm is not None) == [
             number for number, one in enumerate(shown.data["vms"]) if meter.name != "Pool default" or one.get("managed", True)]
         order = [_fleet_page.KINDS.index(block.kind) for block in meter.blocks]
         assert order == sorted(order)
@@ -164,8 +168,68 @@ def test_the_policy_names_just_what_is_there() -> None:
         assert "{0}-src 'sha256-{1}'".format(tag, digest) in policy
     attributes = [name for _tag, found in Reader(text).tags for name in found]
     assert not [name for name in attributes if name == "style" or name.startswith("on") or name == "src"]
-    assert {found["href"] for _tag, found in Reader(text).tags if "href" in found} == {"data:,", "#hosts"}
+    links = {found["href"] or "" for _tag, found in Reader(text).tags if "href" in found} - {"data:,"}
+    assert links and links <= {"#" + (found.get("id") or "") for _tag, found in Reader(text).tags}, "to places on the page"
     assert not re.search("https?://|url\\(|@import", text)
+
+
+def test_old_browsers_get_plain_colours() -> None:
+    style = re.findall("<style>(.*?)</style>", page(**example()), re.DOTALL)[0]
+    assert "light-dark(" not in style
+    used = set(re.findall(r"var\(--([\w-]+)\)", style))
+    rules = re.findall(r"(:root[^{]*) \{ ?(?:color-scheme: [a-z ]+;)?([^}]*)\}", style)
+    assert [name for name, _body in rules] == [":root", ":root", ':root[data-theme="light"]', ':root[data-theme="dark"]', ":root, :root[data-theme]"]
+    values = [dict(re.findall(r"--([\w-]+): ([^;]+);", body)) for _name, body in rules]
+    assert all(used <= set(each) for each in values)
+    assert values[0] == values[2] == values[4] != values[1] == values[3] and (values[0]["bg"], values[1]["bg"]) == ("#f4f6f8", "#0e1318")
+    assert values[0]["shadow"].count("rgb(") == 2 and values[1]["shadow"].count("transparent") == 2
+
+
+def test_a_closed_host_has_nothing_left() -> None:
+    shown = view({"kvm1": host([vm("a")], ratio=1.0), "kvm2": host([vm("b")], ratio=1.0)}, {"kvm2": {"kvm_schedulable": False}})
+    one, other = (card.bars[0] for card in shown.hosts)
+    assert (one.left, one.closed, other.left, other.closed) == ("29 left", "", "", "29 closed")
+    assert (shown.bars[0].given, shown.bars[0].left, shown.bars[0].closed) == ("2 of 60", "29 left", "29 closed")
+    width = widths(shown)
+    assert width[shown.bars[0].closed_width] == pytest.approx(29 / 64 * 100, abs=0.01) and width[other.closed_width] == pytest.approx(29 / 32 * 100, abs=0.01)
+    assert shown.closed and not view({"kvm1": host([])}).closed
+
+
+def test_regions_have_totals_and_zones_of_one_name_are_two() -> None:
+    shown = view(**troubled())
+    assert [(region.region, [meter.given for meter in region.bars][:1], region.attention) for region in shown.regions] == [
+        ("berlin", ["300 of 504"], 1), ("munich", ["93 of 180"], 3)]
+    assert [(zone.title, len(zone.cards)) for zone in shown.zones] == [("berlin / a", 1), ("munich / a", 1), ("munich / b", 2)]
+    assert shown.flavor_zones == ["berlin/a", "munich/a", "b"]
+    assert [(number, zone.name) for number, zone in shown.zones_of("munich")] == [(2, "a"), (3, "b")]
+
+
+def test_what_needs_attention() -> None:
+    shown = view(**troubled())
+    assert [(trouble.what, [link.text for link in trouble.links]) for trouble in shown.troubles] == [
+        ("1 VM failed", ["tiny-120 on kvm1"]), ("1 VM crashed", ["mail on kvm3"]), ("1 VM paused", ["db-1 on kvm2"]),
+        ("Over-booked", ["kvm2: vCPUs 143 %, Memory 269 %"]), ("Pools with nothing left to give out", ["kvm2: Pool default 164 %"]),
+        ("Pools almost full of what is written", ["kvm4: Pool default"])]
+    assert {card.name: card.flags for card in shown.hosts} == {
+        "kvm1": ["1 failed"], "kvm2": ["1 paused", "vCPUs over-booked", "Memory over-booked", "Pool default over-booked"], "kvm3": ["1 crashed"],
+        "kvm4": ["Pool default almost full"]}
+    assert shown.attention == 4 and view({"kvm1": host([vm("a")])}).troubles == []
+    full = view({"kvm1": host([], pools=(("default", 30),)), "kvm2": host([], pools=(("default", 60),), images_gib=59), "kvm10": host([], vcpus=2)})
+    assert [(trouble.what, [link.text for link in trouble.links]) for trouble in full.troubles] == [
+        ("Pools with nothing left to give out", ["kvm1: Pool default 100 %"]), ("Pools almost full of what is written", [
+            "kvm1: Pool default", "kvm2: Pool default"])], "a host that has given out all its CPUs is just full"
+    dead = view({"kvm{0}".format(number): UNREACHABLE for number in (2, 10)} | {"kvm1": host([])})
+    assert [link.text for link in dead.troubles[0].links] == ["kvm2", "kvm10"] and "No route to host" in dead.troubles[0].why
+
+
+def test_thin_neighbours_of_one_look_are_drawn_as_one() -> None:
+    shown = view(**troubled())
+    width = widths(shown)
+    for meter, share in zip(shown.hosts[0].bars, (300 / 512, None, None)):
+        assert [(block.kind, len(block.inner)) for block in meter.blocks][:3] == [("run", 271), ("bad", 0), ("stop", 28)]
+        if share:
+            assert sum(width[block.width] for block in meter.blocks) == pytest.approx(share * 100, abs=0.02)
+    assert [block.inner for block in shown.hosts[1].bars[0].blocks[:5]] == [[]] * 5, "those that are wide enough stand alone"
 
 
 def test_what_counts_as_a_change() -> None:
@@ -195,13 +259,35 @@ def test_refusals_of_a_run() -> None:
     counted = read_run({"verb": "create", "placement": {"vms": [{"name": "a", "refused": [], "reasons": {"memory": 40, "zone": 1}}]}})
     assert [(row["host"], row["code"]) for row in counted["refusals"][0]["rows"]] == [("40 hosts", "memory"), ("1 host", "zone")]
     failed = read_run({"verb": "create", "vms": [{"name": "a", "host": "kvm1", "msg": "No space", "reason": "disk_full"}, {"name": "b", "host": "kvm1"}]})
-    assert failed["refusals"] == [{"vms": "a", "rows": [{"host": "kvm1", "code": "disk_full", "reason": "No space"}]}]
+    assert failed["refusals"] == [{"vms": "a", "names": [], "rows": [{"host": "kvm1", "code": "disk_full", "reason": "No space"}]}]
     many = read_run({"verb": "create", "vms": [{"name": str(number), "host": "kvm1", "msg": "No {0}".format(number)} for number in range(60)]})
     assert (len(many["refusals"]), many["more"]) == (50, 10)
-    for bad in (None, [], "x", {}, {"verb": 1}, {"kvmfleet": {}}, {"verb": "create", "placement": [1]}, {"verb": "create", "placement": {"vms": [1]}},
-                {"verb": "create", "vms": 1}, {"verb": "create", "vms": [1]}, {"verb": "create", "placement": {"vms": [{"refused": [1]}]}}):
+    placements = ([1], {"vms": 1}, {"vms": [1]}, {"vms": [{"refused": [1]}]}, {"vms": [{"reasons": 3}]}, {"refusals": 1}, {"refusals": [{"vms": "a"}]},
+                  {"refusals": [{"reasons": [1]}]}, {"refusals": [{"vms": [], "reasons": {"a": 1}, "examples": {"a": 1}}]})
+    for bad in (None, [], "x", {}, {"verb": 1}, {"kvmfleet": {}}, {"verb": "create", "vms": 1}, {"verb": "create", "vms": [1]},
+                *({"verb": "create", "placement": placement} for placement in placements)):
         with pytest.raises(SpecError, match="is not the result of a run"):
             read_run(bad)
+
+
+def test_reasons_of_many_hosts_have_an_example_each(tmp_path: Any) -> None:
+    hosts = [HostCapacity("kvm{0:03}".format(number), Amount(8000), Amount(1024 * number), schedulable=number % 10 > 0) for number in range(1, 101)]
+    made = place([Request("web-{0}".format(number), 1000, 200 * 1024) for number in range(1, 6)], hosts)
+    data = {"verb": "create", "failed": True, "msg": made.message, "placement": made.as_result(every_host=True)}
+    keep(str(tmp_path / "last.json"), data)
+    in_file = json.loads((tmp_path / "last.json").read_text())
+    assert [len(group["hosts"]) for group in in_file["placement"]["refusals"]] == [100], "all of it is in the file"
+    artifact = short(data)
+    assert "hosts" not in artifact["placement"]["refusals"][0] and len(json.dumps(artifact)) < 8000 and "refusals" in data["placement"]
+    assert short({"verb": "delete"}) == {"verb": "delete"}
+    for run in (in_file, artifact):
+        (refusal,) = read_run(run)["refusals"]
+        assert (refusal["vms"], refusal["names"]) == ("web-1, web-2, web-3 and 2 more", ["web-1", "web-2", "web-3", "web-4", "web-5"])
+        assert refusal["rows"] == [
+            {"host": "90 hosts, such as kvm099", "code": "no_memory", "reason": "kvm099 has 99 GiB left, 200 GiB asked"},
+            {"host": "10 hosts, such as kvm010", "code": "unschedulable", "reason": "kvm010 takes no new VMs (schedulable is false)"}]
+    few = place([Request("db", 1000, 200 * 1024)], hosts[8:10]).as_result(every_host=True)
+    assert [row["host"] for row in read_run({"verb": "create", "placement": few})["refusals"][0]["rows"]] == ["kvm009", "kvm010"]
 
 
 def test_the_result_of_a_run_is_kept(tmp_path: Any) -> None:
@@ -244,8 +330,10 @@ def test_contrast_is_enough(scheme: int) -> None:
         dark, light = sorted((luminance(colours[one]), luminance(colours[other])))
         return (light + 0.05) / (dark + 0.05)
     texts = [("ink", back) for back in ("bg", "card", "track", "warn-bg", "stop", "stop-2", "busy", "busy-2")] + [("muted", "bg"), ("muted", "card")]
+    texts += [("on-hold", "hold"), ("on-hold", "hold-2")]
     texts += [("on-run", "run"), ("on-bad", "bad"), ("on-bad", "bad-2"), ("on-alien", "alien"), ("up", "card"), ("bad", "card"), ("card", "ink")]
     assert {pair: round(contrast(*pair), 2) for pair in texts if contrast(*pair) < 4.5} == {}
     # What is no text but has to be seen
-    shapes = [("run", "track"), ("use", "card"), ("focus", "card"), ("focus", "run"), ("kept", "track"), ("bad", "track"), ("alien", "track")]
+    shapes = [("hold-2", "card")]
+    shapes += [("run", "track"), ("use", "card"), ("focus", "card"), ("focus", "run"), ("kept", "track"), ("bad", "track"), ("alien", "track")]
     assert {pair: round(contrast(*pair), 2) for pair in shapes if contrast(*pair) < (3 if pair[1] != "run" and pair[0] != "kept" else 1)} == {}

@@ -76,8 +76,9 @@ def test_a_bar_hides_nothing_and_boasts_nothing(used: int, allocated: int, capac
 
 
 def test_the_capacity_of_a_fleet() -> None:
+    east = {"kvm_zone": "east", "kvm_region": "eu"}
     report = told("capacity", {"kvm1": state([vm(), vm("db", memory_mib=6144)]), "kvm2": state(), "kvm3": DEAD, "kvm4": HUNG},
-                  {"kvm1": {"kvm_zone": "east", "kvm_region": "eu"}, "kvm2": {"kvm_zone": "west", "kvm_schedulable": False}, "kvm3": {"kvm_zone": "east"}})
+                  {"kvm1": east, "kvm2": {"kvm_zone": "west", "kvm_schedulable": False}, "kvm3": east})
     text = "\n".join(report.lines)
     assert report.lines[:4] == [
         "host  status       region  zone  resource                                  allocated    used       of     left",
@@ -85,20 +86,41 @@ def test_the_capacity_of_a_fleet() -> None:
         "kvm1  up           eu      east  memory        [######======............]      8 GiB   4 GiB   16 GiB    8 GiB",
         "kvm1  up           eu      east  disk default  [#####=====..............]     40 GiB  20 GiB  100 GiB   60 GiB",
     ]
-    assert re.search(r"^kvm2 +no new VMs +- +west +vcpus", text, re.MULTILINE) and re.search(r"^kvm3 +unreachable +- +east +-", text, re.MULTILINE)
-    assert re.search(r"^east +1 +4 of 8 +8 GiB of 16 GiB +40 GiB of 100 GiB$", text, re.MULTILINE)
-    assert re.search(r"^\(all\) +2 +4 of 16 +8 GiB of 32 GiB +40 GiB of 200 GiB$", text, re.MULTILINE)
+    assert re.search(r"^kvm2 +no new VMs +- +west +vcpus", text, re.MULTILINE) and re.search(r"^kvm3 +unreachable +eu +east +-", text, re.MULTILINE)
+    assert re.search(r"^eu +east +1 +4 of 8 +4 +8 GiB of 16 GiB +8 GiB +40 GiB of 100 GiB +60 GiB$", text, re.MULTILINE)
+    assert re.search(r"^- +west +1 +0 of 8 +0 +0 of 16 GiB +0 +0 of 100 GiB +0$", text, re.MULTILINE), "what is closed is not left"
+    assert re.search(r"^\(all\) +\(all\) +2 +4 of 16 +4 +8 GiB of 32 GiB +8 GiB +40 GiB of 200 GiB +60 GiB$", text, re.MULTILINE)
+    assert "Not in what is left: 8 of vcpus, 16 GiB of memory, 100 GiB of disk on hosts that take no new VMs" in report.lines
     assert "kvm3: The host is unreachable: Connection refused" in report.lines and "kvm4: " + HUNG["msg"] in report.lines
     assert report.failure is None and report.data["unreachable"] == ["kvm3", "kvm4"]
     assert all(line.isascii() for line in report.lines)
     one = report.data["hosts"][0]
     assert (one["vcpus"]["available"], one["memory"]["capacity_mib"], one["pools"]["default"]["used_bytes"]) == (4, 16384, 20 * GIB)
-    assert report.data["hosts"][2] == {"name": "kvm3", "status": "unreachable", "region": None, "zone": "east", "schedulable": True,
+    assert report.data["hosts"][2] == {"name": "kvm3", "status": "unreachable", "region": "eu", "zone": "east", "schedulable": True,
                                        "msg": "The host is unreachable: Connection refused"}
-    assert report.data["zones"]["west"]["vcpus"]["available"] == 8 and report.data["total"]["memory"]["allocated_mib"] == 8192
+    assert [report.data["zones"]["west"]["vcpus"][key] for key in ("available", "closed", "capacity")] == [0, 8, 8]
+    assert report.data["total"]["memory"]["allocated_mib"] == 8192
+    assert [report.data["total"]["vcpus"][key] for key in ("allocated", "available", "closed", "capacity")] == [4, 4, 8, 16]
     small = 1024 + qemu_overhead_mib(1024, 1, disks=2)
     assert flavors(report)["small"]["fits"] == min(4, 8192 // small, 60 * GIB // (10 * GIB + MIB)) and flavors(report)["small"]["zones"] == {
         "": 0, "east": 4, "west": 0}
+
+
+def test_two_zones_of_one_name_are_two_zones() -> None:
+    results = {"kvm1": state([vm()]), "kvm2": state(), "kvm3": state([vm("db", vcpus=4)]), "kvm4": state(), "kvm5": state()}
+    places = {"kvm1": {"kvm_region": "berlin", "kvm_zone": "a"}, "kvm2": {"kvm_region": "berlin", "kvm_zone": "b"},
+              "kvm3": {"kvm_region": "munich", "kvm_zone": "a"}, "kvm4": {"kvm_region": "munich"}, "kvm5": {"kvm_zone": "a"}}
+    report = told("capacity", results, places)
+    assert {name: zone["vcpus"]["allocated"] for name, zone in report.data["zones"].items()} == {"berlin/a": 2, "b": 0, "munich/a": 4, "": 0, "a": 0}
+    assert {name: region["vcpus"]["allocated"] for name, region in report.data["regions"].items()} == {"": 0, "berlin": 2, "munich": 4}
+    assert flavors(report)["large"]["zones"] == {"berlin/a": 1, "b": 2, "munich/a": 1, "": 2, "a": 2}
+    text = "\n".join(report.lines)
+    for row in (r"berlin +a +1 +2 of 8", r"berlin +\(all\) +2 +2 of 16", r"munich +a +1 +4 of 8", r"munich +\(all\) +2 +4 of 16",
+                r"\(all\) +\(all\) +5 +6 of 40"):
+        assert re.search("^" + row + " ", text, re.MULTILINE), row
+    both, one = (told("capacity", results, places, vm_zone="a", **more).data for more in ({}, {"vm_region": "munich"}))
+    assert [host["name"] for host in both["hosts"]] == ["kvm1", "kvm3", "kvm5"] and [host["name"] for host in one["hosts"]] == ["kvm3"]
+    assert set(one["zones"]) == {"munich/a"}, "it is called the same in each report"
 
 
 def test_the_documented_output() -> None:
@@ -212,7 +234,12 @@ def test_one_machine_under_two_names_is_told() -> None:
 
 def test_why_a_flavor_fits_nowhere() -> None:
     report = told("list_flavors", {"kvm1": state(), "kvm2": DEAD}, {"kvm1": {"kvm_schedulable": False}})
-    assert "small, large fits on no host: kvm1 takes no new VMs (schedulable is false)" in report.lines
+    assert "small, large fit on no host: kvm1 takes no new VMs (schedulable is false)" in report.lines
+    for others, text in ((1, "no room on the other one"), (3, "no room on the other 3")):
+        results = dict({"kvm{0}".format(number): state([vm("db-{0}".format(number), vcpus=8)]) for number in range(others)}, kvm9=state())
+        notes = told("capacity", results, {"kvm9": {"kvm_schedulable": False}}).data["notes"]
+        assert notes == ["small, large fit on no host: kvm9 takes no new VMs (schedulable is false); " + text]
+    assert told("capacity", {"kvm1": state([vm(vcpus=8)])}).data["notes"] == []
 
 
 def test_flavors() -> None:

@@ -214,4 +214,4 @@ def test_the_plan_is_told_with_its_reasons() -> None:
     few, many_vms = (plan(full, vm_count=count).placement.as_result()["vms"] for count in (2, 20))
     assert [r["host"] for r in few[0]["refused"]] == ["kvm2"] and many_vms[0]["refused"] == [] and many_vms[0]["reasons"] == {"no_vcpus": 1}
     many = {"kvm{0}".format(i): state(vcpus=0) for i in range(30)}
-    assert "30 hosts: no_vcpus" in "\n".join(_placement_report.lines(plan(many).placement, {}))
+    assert "30 hosts: no_vcpus, such as: kvm0 has 0 vcpus left, " in "\n".join(_placement_report.lines(plan(many).placement, {}))
