@@ -20,6 +20,8 @@ _FRESH = "-o ControlMaster=no -o ControlPath=none -o ServerAliveInterval=3 -o Se
 # What the host may take beyond the deadline until it is back: the guard's commands and repairs.
 _GRACE_S = 180.0
 _PAUSE_S = 1.0
+# Connections that come in by the network, and prove by that that the host is reached
+_BY_NETWORK = ("ssh", "paramiko", "paramiko_ssh", "libssh", "smart")
 _TRIES = 5
 # After so long a host that knows nothing of the change has not begun it.
 _BEGIN_S = 60.0
@@ -40,10 +42,14 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         self._vars = task_vars or {}
         self._token = uuid.uuid4().hex
+        self._proof = "connection" if str(self._connection.transport).rpartition(".")[2] in _BY_NETWORK else "gateway"
         first = self._first()
         if first.get("failed") or not first.pop("armed", False):
             return first
         started = time.monotonic()
+        if self._proof == "gateway":
+            display.warning("{0}: the connection {1} is none of the network, so that no new one can prove that the host is reached. The change is kept "
+                            "if a router answers by which the host goes out".format(self._vars.get("inventory_hostname"), self._connection.transport))
         self._connection.reset()
         options = self._connect_anew(float(first["deadline"]))
         try:
@@ -57,7 +63,8 @@ class ActionModule(ActionBase):
         return self._failure(first, outcome)
 
     def _call(self, step: str) -> Dict[str, Any]:
-        result: Dict[str, Any] = self._execute_module(_MODULE, module_args=dict(self._task.args, step=step, token=self._token), task_vars=self._vars)
+        result: Dict[str, Any] = self._execute_module(_MODULE, module_args=dict(self._task.args, step=step, token=self._token, proof=self._proof),
+                                                      task_vars=self._vars)
         return result
 
     def _first(self) -> Dict[str, Any]:
@@ -93,7 +100,7 @@ class ActionModule(ActionBase):
                 if answer.get("failed"):
                     trouble = str(answer.get("msg"))
                 else:
-                    seen = answer
+                    seen, trouble = answer, answer.get("trouble") or trouble
             except (AnsibleConnectionFailure, AnsibleError) as exc:
                 trouble = " ".join(str(exc).split())
                 display.vv("{0}: {1}".format(self._vars.get("inventory_hostname"), trouble))
@@ -122,7 +129,7 @@ class ActionModule(ActionBase):
     @staticmethod
     def _failure(first: Mapping[str, Any], outcome: Mapping[str, Any]) -> Dict[str, Any]:
         what = "The change of this host's networks ({0})".format(", ".join(first["affected"]) or "files only")
-        seen = " The last attempt to connect said: {0}.".format(outcome["trouble"].rstrip(".")) if outcome.get("trouble") else ""
+        seen = " The last attempt to confirm it said: {0}.".format(outcome["trouble"].rstrip(".")) if outcome.get("trouble") else ""
         result: Dict[str, Any] = {"failed": True, "changed": False, "affected": first["affected"], "actions": first["actions"]}
         phase = outcome.get("phase")
         if phase == "undone":

@@ -148,6 +148,9 @@ class DaemonConverger:
     stamp: str = STAMP
     units: Dict[str, Unit] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.told = self.kind is not None
+
     def look(self) -> None:
         """Ask systemd for all units."""
         code, out, err = self.run(["systemctl", "show", "--property=Id,LoadState,ActiveState,UnitFileState,MainPID"] + all_units())
@@ -164,13 +167,13 @@ class DaemonConverger:
         self.look()
         before = self._state()
         actions: List[str] = []
-        for step in (self._enable, self._listen, self._switch_tls, self._restart_owed):
+        for step in (self._end_others, self._enable, self._listen, self._switch_tls, self._restart_owed):
             actions += step(check)
         if not check:
             if actions:
                 self.look()
             self._remember()
-        after = dict(before, tls=before["tls"] if self.tls is None else self.tls, enabled=True, listening=True)
+        after = dict(before, tls=before["tls"] if self.tls is None else self.tls, enabled=True, listening=True, **{"other kind": False})
         return {"changed": bool(actions), "actions": actions, "kind": self.kind, "diff": {"before": before, "after": after}}
 
     def _unit(self, name: str) -> Unit:
@@ -188,7 +191,7 @@ class DaemonConverger:
 
     def _state(self) -> Dict[str, Any]:
         return {"kind": self.kind, "tls": self._tls_unit().active, "enabled": all(self._unit(name).enabled for name in self._wanted()),
-                "listening": not self._silent()}
+                "other kind": bool(self._others()), "listening": not self._silent()}
 
     def _systemctl(self, verb: str, names: Sequence[str]) -> None:
         code, out, err = self.run(["systemctl", verb] + list(names))
@@ -206,6 +209,31 @@ class DaemonConverger:
         """Start units, also those that systemd has given up."""
         self._systemctl("reset-failed", names)
         self._systemctl("start", names)
+
+    def _others(self) -> List[Unit]:
+        """Units of the other kind that run or are started at boot. Both kinds want the same sockets, and each ends the other when it starts.
+
+        Where no kind was asked for, what the system has stays as it is.
+        """
+        if not self.told:
+            return []
+        other = next(kind for kind in KINDS if kind != self.kind)
+        services = services_of(other) + (["virtproxyd"] if other == "modular" else [])
+        names = [tls_socket(other)] + [name for service in services for name in sockets_of(service) + [service + ".service"]]
+        return [self._unit(name) for name in names if self._unit(name).there and (self._unit(name).active or self._unit(name).file_state == "enabled")]
+
+    def _end_others(self, check: bool) -> List[str]:
+        """End the other kind, sockets first, so that nobody starts its services again. Running VMs do not notice, and the new daemons find them."""
+        others = self._others()
+        running, starting = [unit.name for unit in others if unit.active], [unit.name for unit in others if unit.file_state == "enabled"]
+        if self.tls is None and any(unit.name in map(tls_socket, KINDS) for unit in others):
+            self.tls = True     # not asked about, it stays as it is: on
+        if not check:
+            if running:
+                self._systemctl("stop", running)
+            if starting:
+                self._systemctl("disable", starting)
+        return (["stop {0}".format(" ".join(running))] if running else []) + (["disable {0}".format(" ".join(starting))] if starting else [])
 
     def _enable(self, check: bool) -> List[str]:
         masked = [name for name in self._wanted() if self._unit(name).file_state.startswith("masked")]

@@ -4,6 +4,7 @@
 """What a KVM host asks of its kernel: parameters, options of KVM's modules, huge pages. Kept in files of ours; set now where that disturbs nobody."""
 from __future__ import annotations
 
+import glob
 import os
 import re
 from dataclasses import dataclass, field
@@ -159,6 +160,11 @@ class KernelConverger:
             if not same_value(there, value):
                 self.before[key], self.after[key] = " ".join(there.split()), value
                 self._do("set {0} to {1}".format(key, value), lambda path=path, value=value, key=key: self._set(path, value, key))  # type: ignore[misc]
+        # What a parameter was before, nobody has noted, and another file of the system may have a say in it
+        for line in (read_text(self._path(SYSCTL_FILE)) or "").splitlines():
+            key, _sep, value = (part.strip() for part in line.partition("="))
+            if _sep and not key.startswith("#") and key not in self.spec.sysctls:
+                self.notes.append("{0} is set no more; it stays {1} until the next boot".format(key, value))
         self._file(SYSCTL_FILE, "".join("{0} = {1}\n".format(key, value) for key, value in sorted(self.spec.sysctls.items())))
 
     def _modules(self) -> None:
@@ -193,6 +199,7 @@ class KernelConverger:
                 what = "huge pages of {0}".format(format_size(size))
                 self.before[what], self.after[what] = int(there), count
                 self._do("set {0} to {1}".format(what, count), lambda path=path, count=count, what=what: self._reserve(path, count, what))  # type: ignore[misc]
+        self._free_hugepages()
         self._file(HUGEPAGES_FILE, "".join(lines))
         usual = re.search(r"^Hugepagesize:\s*(\d+) kB", read_text(self._path("proc/meminfo")) or "", re.MULTILINE)
         for size in sorted(self.spec.hugepages):
@@ -201,6 +208,30 @@ class KernelConverger:
                 name, content = mount_unit(size)
                 self._file("{0}/{1}".format(UNIT_FOLDER, name), content)
                 self.units.append(name)
+        self._remove_mounts()
+
+    def _free_hugepages(self) -> None:
+        """Pages of sizes that are wanted no more are given back. Those that a VM has it keeps, and the kernel takes them when it ends."""
+        for path in re.findall(r"^w /(\S+) - - - - \d+$", read_text(self._path(HUGEPAGES_FILE)) or "", re.MULTILINE):
+            match = re.search(r"hugepages-(\d+)kB/", path)
+            size = int(match.group(1)) * KIB if match else 0
+            there = int(read_text(self._path(path)) or 0)
+            if size and size not in self.spec.hugepages and there:
+                what = "huge pages of {0}".format(format_size(size))
+                self.before[what], self.after[what] = there, 0
+                self._do("set {0} to 0".format(what), lambda path=path, what=what: self._set(path, "0", what))  # type: ignore[misc]
+
+    def _remove_mounts(self) -> None:
+        """Our units for sizes that are wanted no more, with the link by which they are started. A VM may have pages open: what is mounted stays so."""
+        for full in sorted(glob.glob(os.path.join(glob.escape(self._path(UNIT_FOLDER)), "dev-hugepages*.mount"))):
+            name = os.path.basename(full)
+            if name in self.units or not (read_text(full) or "").startswith(_HEADER):
+                continue
+            self._file("{0}/{1}".format(UNIT_FOLDER, name), "")
+            link = self._path("{0}/sysinit.target.wants/{1}".format(UNIT_FOLDER, name))
+            if os.path.lexists(link):
+                self.steps.append(lambda link=link: os.unlink(link))  # type: ignore[misc]
+            self.notes.append("{0} is removed; the pages stay mounted until the next boot".format(name))
 
     def _reserve(self, path: str, count: int, what: str) -> None:
         """The kernel gives as many as it finds in one piece, which is the fewer the longer it has been running."""

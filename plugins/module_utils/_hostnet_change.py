@@ -4,6 +4,7 @@
 """Writes a change of a host's links down for the guard, with all that is needed to take it back, and sets the guard to work."""
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import shutil
@@ -18,6 +19,8 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_steps impor
 
 # The guard begins so long after it was set to work, so that the answer that says so is on its way before a link goes down.
 DELAY_S = 1.0
+# Kept free for the way back beside what the old files take: state, log, temporary files.
+RESERVE = 256 << 10
 SETTLE_S = 45.0
 START_S = 20.0
 _BOOT_UNIT = """\
@@ -107,6 +110,26 @@ def _missing_folders(paths: Sequence[str]) -> List[str]:
     return sorted(missing)
 
 
+def _reserve(folder: str, paths: Sequence[str], size: int) -> List[str]:
+    """Files that keep space free, one on each file system on which something is to be put back."""
+    places = {os.stat(folder).st_dev: folder}
+    for path in paths:
+        if os.path.isdir(os.path.dirname(path)):
+            places.setdefault(os.stat(os.path.dirname(path)).st_dev, os.path.dirname(path))
+    made: List[str] = []
+    try:
+        for place in places.values():
+            made.append(os.path.join(place, ".kvmfleet-reserve"))
+            with open(made[-1], "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError:
+        for path in made:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        raise
+    return made
+
+
 def write_down(change: Change, token: str, deadline_s: float, folder: str = guard.FOLDER, runner: guard.Runner = guard.run) -> None:
     """The folder from which the guard works, complete and on the disk. Nothing of the host's configuration is touched. Raises FleetError."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -124,10 +147,16 @@ def write_down(change: Change, token: str, deadline_s: float, folder: str = guar
         code, text = runner(["sh", "-c", 'exec ovsdb-client --timeout=20 backup > "$0"', os.path.join(folder, switches)], 30.0)
         if code:
             raise FleetError("Open vSwitch's database cannot be saved: {0}".format(text), "open_vswitch")
+    size = RESERVE + sum(os.path.getsize(os.path.join(folder, "before", name)) for name in os.listdir(os.path.join(folder, "before")))
+    reserves = _reserve(folder, sorted(change.files), size)
+    for name in ("guard", "lock"):
+        with guard.locked(folder, name):
+            pass        # so that their files are there
     data = {"token": token, "deadline": deadline_s, "delay": DELAY_S, "settle": SETTLE_S, "files": entries,
             "made_folders": _missing_folders(sorted(change.files)), "apply": change.steps.apply, "undo": change.steps.undo,
             "reload": change.steps.reload, "boot": change.steps.boot, "expect": list(change.expect), "before": change.before, "made": list(change.made),
-            "ports": [list(pair) for pair in change.ports], "vm_ports": list(change.vm_ports), "switches": switches}
+            "ports": [list(pair) for pair in change.ports], "vm_ports": list(change.vm_ports), "switches": switches,
+            "reserves": reserves}
     guard.write_json(folder, "change.json", data)
     guard.write_file(os.path.join(folder, "guard.py"), inspect.getsource(guard).encode(), 0o700)
     guard.write_json(folder, "state.json", {"phase": "armed", "token": token, "boot": guard.boot_id(), "at": guard.clock()})
@@ -150,6 +179,8 @@ def start(token: str, folder: str = guard.FOLDER, runner: guard.Runner = guard.r
         "systemd-run", "--quiet", "--collect", "--unit", unit, "--description", "Change of the network, taken back unless confirmed",
         # what the commands leave behind (dhclient) goes on when the guard ends
         "--property", "KillMode=process", "--property", "Restart=on-failure", "--property", "RestartSec=1", "--property", "OOMScoreAdjust=-900",
+        # systemd would give it up after five failures otherwise
+        "--property", "StartLimitIntervalSec=0",
         sys.executable, os.path.join(folder, "guard.py"), "watch"], START_S)
     if code:
         disarm(folder, "the guard could not be started")
@@ -165,7 +196,9 @@ def start(token: str, folder: str = guard.FOLDER, runner: guard.Runner = guard.r
 
 def disarm(folder: str, reason: str) -> None:
     """Give a change up that was not begun."""
-    guard.Guard(folder).enter("undone", reason=reason)
+    change = guard.Guard(folder)
+    change.release()
+    change.note("undone", reason=reason)
     guard.disarm_boot()
 
 
@@ -175,7 +208,11 @@ def confirm(token: str, folder: str = guard.FOLDER) -> Dict[str, Any]:
         change = guard.Guard(folder)
         state = change.state()
         if state.get("token") == token and state.get("phase") == "applied":
-            change.enter("confirmed")
+            change.release()
+            try:
+                change.enter("confirmed")
+            except OSError as exc:
+                raise FleetError("The change cannot be confirmed, for that cannot be written down: {0}".format(exc), "no_space") from exc
             guard.disarm_boot()
     return guard.read_json(folder, "state.json")
 

@@ -52,8 +52,8 @@ def boot_id() -> str:
 
 def run(argv: Sequence[str], timeout_s: float = COMMAND_TIMEOUT_S) -> Tuple[int, str]:
     """Exit status and output of a command; 127 where there is no such command, 124 where it took too long."""
-    # Daemons that a command leaves behind (dhclient) would hold a pipe open for ever, so it writes to a file that is gone at once.
-    with open(os.open(os.path.join(FOLDER if os.path.isdir(FOLDER) else "/tmp", "."), os.O_RDWR | os.O_TMPFILE, 0o600), "w+b") as output:
+    # Daemons that a command leaves behind (dhclient) would hold a pipe open for ever, so it writes to a file; in memory, for the disk may be full.
+    with open(os.memfd_create("kvmfleet"), "w+b") as output:
         try:
             done = subprocess.run(list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, timeout=timeout_s, check=False,
                                   env=dict(os.environ, LC_ALL="C", PATH="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
@@ -69,8 +69,8 @@ def run(argv: Sequence[str], timeout_s: float = COMMAND_TIMEOUT_S) -> Tuple[int,
 
 @contextlib.contextmanager
 def locked(folder: str, name: str = "lock", wait: bool = True) -> Iterator[bool]:
-    """A lock that ends with the process; yields whether it was had."""
-    with open(os.path.join(folder, name), "ab") as file:
+    """A lock that ends with the process; yields whether it was had. It writes nothing where its file is there."""
+    with open(os.open(os.path.join(folder, name), os.O_RDONLY | os.O_CREAT, 0o600), "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as exc:
@@ -146,6 +146,7 @@ def parse_links(text: str) -> Dict[str, Dict[str, Any]]:
                     "dynamic": bool(entry.get("dynamic")), "valid": entry.get("valid_life_time", 0), "preferred": entry.get("preferred_life_time", 0)}
         result[item["ifname"]] = {
             "kind": "loopback" if item.get("link_type") == "loopback" else info.get("info_kind") or "physical", "data": info.get("info_data") or {},
+            "parent": item.get("link", ""),
             "mac": item.get("address", ""), "mtu": item.get("mtu", 0), "master": item.get("master", ""), "up": "UP" in (item.get("flags") or []),
             "addresses": addresses}
     return result
@@ -180,9 +181,10 @@ def parse_routes(text: str) -> List[str]:
     return found
 
 
-def unmet(expected: Sequence[Mapping[str, Any]], present: Mapping[str, Mapping[str, Any]]) -> List[str]:
-    """What of the expected devices is not so, in words."""
+def unmet(expected: Sequence[Mapping[str, Any]], present: Mapping[str, Mapping[str, Any]], ways: Optional[Mapping[str, Sequence[str]]] = None) -> List[str]:
+    """What of the expected devices is not so, in words. C(ways) are the routes by family; without them routes are not looked at."""
     wrong = []
+    there = {_way(line) for lines in (ways or {}).values() for line in lines}
     for item in expected:
         name, link = item["name"], present.get(item["name"])
         if link is None:
@@ -201,6 +203,9 @@ def unmet(expected: Sequence[Mapping[str, Any]], present: Mapping[str, Mapping[s
         if item.get("mtu") and item["mtu"] != link["mtu"]:
             wrong.append("{0} has MTU {1}, not {2}".format(name, link["mtu"], item["mtu"]))
         wrong += ["{0} does not have {1}".format(name, address) for address in item.get("addresses", ()) if address not in link["addresses"]]
+        if ways is not None:
+            wrong += ["{0} does not have the route {1}".format(name, route) for route in item.get("routes", ())
+                      if _way("{0} dev {1}".format(route, name)) not in there]
         if item.get("exact"):
             wrong += ["{0} has {1}, which is not declared".format(name, address) for address, state in link["addresses"].items()
                       if address not in item.get("addresses", ()) and not state["dynamic"]]
@@ -210,8 +215,12 @@ def unmet(expected: Sequence[Mapping[str, Any]], present: Mapping[str, Mapping[s
     return wrong
 
 
-def corrections(before: Mapping[str, Any], present: Mapping[str, Mapping[str, Any]], now: Mapping[str, Sequence[str]]) -> List[List[str]]:
-    """The commands that make links and routes again what they were; none where they are."""
+def corrections(before: Mapping[str, Any], present: Mapping[str, Mapping[str, Any]], now: Mapping[str, Sequence[str]],
+                made: Sequence[str] = ()) -> List[List[str]]:
+    """The commands that make links and routes again what they were; none where they are. Nothing is done to links that C(before) does not have.
+
+    C(made) are links that the change made: their routes go.
+    """
     calls: List[List[str]] = []
     for name, old in before["links"].items():
         link = present.get(name)
@@ -237,7 +246,8 @@ def corrections(before: Mapping[str, Any], present: Mapping[str, Mapping[str, An
                   if address not in old["addresses"] and not state["dynamic"]]
     for family, lines in before["routes"].items():
         wanted, there = {_way(line) for line in lines}, {_way(line) for line in now.get(family, ())}
-        calls += [["ip", family, "route", "del"] + line.split() for line in now.get(family, ()) if line.startswith("default ") and _way(line) not in wanted]
+        calls += [["ip", family, "route", "del"] + line.split() for line in now.get(family, ())
+                  if _way(line) not in wanted and _was_set(line) and (device_of(line) in before["links"] or device_of(line) in made)]
         calls += [["ip", family, "route", "replace"] + line.split() for line in lines if _way(line) not in there]
     return calls
 
@@ -246,6 +256,23 @@ def _way(line: str) -> Tuple[str, ...]:
     """What makes a route the same: where to, by which router and device. Metrics change whenever a system sets it again."""
     words = line.split()
     return tuple(words[:1] + [word for key in ("via", "dev") if key in words for word in words[words.index(key):words.index(key) + 2]])
+
+
+def device_of(line: str) -> str:
+    """The device of a line of C(ip route show); empty where it has several."""
+    words = line.split()
+    return words[words.index("dev") + 1] if "dev" in words else ""
+
+
+def protocol_of(line: str) -> str:
+    """Who set a route; empty where nobody says so, as with C(ip route add)."""
+    words = line.split()
+    return words[words.index("proto") + 1] if "proto" in words else ""
+
+
+def _was_set(line: str) -> bool:
+    """Whether a configuration system set this route: a way out, or one by a router. Routes of routing daemons are theirs."""
+    return line.startswith("default ") or (" via " in line and protocol_of(line) in ("", "static", "boot"))
 
 
 def vm_ports(runner: Runner = run) -> List[Dict[str, Any]]:
@@ -273,6 +300,8 @@ class Guard:
 
     def __init__(self, folder: str = FOLDER, runner: Runner = run) -> None:
         self.folder, self.runner = folder, runner
+        self.going_back = False
+        self.lost: List[str] = []       # files that could not be put back
         self.change = read_json(folder, "change.json")
 
     # --- phases
@@ -283,12 +312,30 @@ class Guard:
 
     def enter(self, phase: str, **data: Any) -> None:
         """Write down that the change is in another phase."""
-        write_json(self.folder, "state.json", dict(self.state(), phase=phase, boot=boot_id(), at=clock(), **data))
+        write_json(self.folder, "state.json", self._in(phase, data))
+
+    def _in(self, phase: str, data: Mapping[str, Any]) -> Dict[str, Any]:
+        return dict(self.state(), phase=phase, boot=boot_id(), at=clock(), **data)
+
+    def note(self, phase: str, **data: Any) -> None:
+        """The same on the way back, which goes on where nothing can be written down. On a full disk the old file's own space still can be written to."""
+        try:
+            self.enter(phase, **data)
+        except OSError:
+            with contextlib.suppress(OSError), open(os.path.join(self.folder, "state.json"), "r+b", buffering=0) as file:
+                text = json.dumps(self._in(phase, data)).encode()
+                file.write(text + b" " * (os.fstat(file.fileno()).st_size - len(text)))
 
     def log(self, text: str) -> None:
-        """Add a line to what is shown when something went wrong."""
-        with open(os.path.join(self.folder, "log"), "a", encoding="utf-8") as file:
+        """Add a line to what is shown when something went wrong. A full disk is no reason not to do what the line is about."""
+        with contextlib.suppress(OSError), open(os.path.join(self.folder, "log"), "a", encoding="utf-8") as file:
             file.write(text + "\n")
+
+    def release(self) -> None:
+        """Give the space free that was kept for the way back."""
+        for path in self.change.get("reserves", ()):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def watch(self) -> None:
         """Carry the change out, wait for the confirmation, and take it back where none comes."""
@@ -301,10 +348,10 @@ class Guard:
                 time.sleep(self.change["delay"])
                 try:
                     self.apply()
+                    self.enter("applied")
                 except (Failed, OSError) as exc:
                     self.undo("it failed on the host: {0}".format(exc))
                     return
-                self.enter("applied")
             elif phase != "applied":
                 self.undo(self.state().get("reason") or "the guard was ended while the change was being made")
                 return
@@ -317,24 +364,24 @@ class Guard:
             with locked(self.folder):
                 if self.state()["phase"] == "confirmed":
                     return
-                late = clock() >= deadline
-                if late:
-                    self.enter("undoing", reason="no new connection from the control node came in within {0:g} s".format(self.change["deadline"]))
-            if late:
-                self.undo(self.state()["reason"])
-                return
+                if clock() >= deadline:
+                    # Who confirms waits for the lock: where nothing can be written, the state does not say that it is too late.
+                    self.undo("no new connection from the control node came in within {0:g} s".format(self.change["deadline"]))
+                    return
             self.attach()
             time.sleep(_POLL_S)
 
     def boot(self) -> None:
         """After a restart of the host, before the network comes up: the files as they were. The links are fresh."""
         if self.state().get("phase", "confirmed") not in FINAL:
-            self.enter("undoing", reason="the host was restarted before the change was confirmed")
-            self.restore()
-            self.restore_database()
+            self.going_back = True
+            self.release()
+            self.note("undoing", reason="the host was restarted before the change was confirmed")
+            self.step({"files": "old"}, strict=False)
+            self.step({"database": "old"}, strict=False)
             for step in self.change["boot"]:
                 self.step(step, strict=False)
-            self.enter("undone")
+            self.note("undone")
         disarm_boot()
 
     def restore_database(self) -> None:
@@ -354,7 +401,7 @@ class Guard:
         deadline = clock() + float(self.change["settle"])
         while True:
             self.attach()
-            missing = unmet(self.change["expect"], links(self.runner))
+            missing = unmet(self.change["expect"], links(self.runner), routes(self.runner))
             if not missing:
                 return
             if clock() >= min(deadline, float(self.state()["deadline"])):
@@ -374,7 +421,7 @@ class Guard:
         if step.get("if_link") and not os.path.isdir("/sys/class/net/{0}".format(step["if_link"])):
             return
         if "run" in step:
-            left = float(self.state().get("deadline", 0)) - clock() if self.state()["phase"] == "applying" else COMMAND_TIMEOUT_S
+            left = COMMAND_TIMEOUT_S if self.going_back else float(self.state().get("deadline", 0)) - clock()
             code, text = self.runner(step["run"], max(1.0, min(COMMAND_TIMEOUT_S, left)))
             self.log("$ {0} -> {1}\n{2}".format(" ".join(step["run"]), code, text).rstrip())
             if code not in step.get("ok", [0]):
@@ -387,6 +434,8 @@ class Guard:
             for path, value in step["sysctl"].items():
                 with open(path, "w", encoding="ascii") as file:
                     file.write(value + "\n")
+        elif "database" in step:
+            self.restore_database()
         elif step["files"] == "new":
             self.write()
         else:
@@ -405,19 +454,25 @@ class Guard:
         os.sync()
 
     def restore(self) -> None:
-        """The files as they were, byte by byte."""
+        """The files as they were, byte by byte. One that cannot be put back keeps none of the others from it. Raises Failed."""
+        self.lost = []
         for entry in self.change["files"]:
             path, before = entry["path"], entry["before"]
-            if before is None:
-                if os.path.lexists(path):
-                    os.unlink(path)
-            else:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                self._put(path, before)
+            try:
+                if before is None:
+                    if os.path.lexists(path):
+                        os.unlink(path)
+                else:
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    self._put(path, before)
+            except OSError as exc:
+                self.lost.append("{0}: {1}".format(path, exc.strerror))
         for folder in sorted(self.change["made_folders"], key=len, reverse=True):
             if os.path.isdir(folder) and not os.listdir(folder):
                 os.rmdir(folder)
         os.sync()
+        if self.lost:
+            raise Failed("not put back: " + "; ".join(self.lost))
 
     def _put(self, path: str, wanted: Mapping[str, Any]) -> None:
         if "link" in wanted:
@@ -448,7 +503,9 @@ class Guard:
 
     def undo(self, reason: str) -> None:
         """Files and links as they were before the change."""
-        self.enter("undoing", reason=reason)
+        self.going_back = True
+        self.release()
+        self.note("undoing", reason=reason)
         self.log("taking the change back: {0}".format(reason))
         for step in self.change["undo"]:
             self.step(step, strict=False)
@@ -457,9 +514,9 @@ class Guard:
         self.remove_made()
         for step in self.change["reload"]:
             self.step(step, strict=False)
-        left = self.repair()
+        left = self.lost + self.repair()
         self.attach()
-        self.enter("undone", left=left)
+        self.note("undone", left=left)
         disarm_boot()
 
     def remove_made(self) -> None:
@@ -480,7 +537,7 @@ class Guard:
         start = clock()
         while True:
             try:
-                calls = corrections(self.change["before"], links(self.runner), routes(self.runner))
+                calls = corrections(self.change["before"], links(self.runner), routes(self.runner), self.change["made"])
             except Failed as exc:
                 calls = [["false"]]
                 self.log(str(exc))

@@ -32,7 +32,7 @@ def _families(device: Device, network: Network) -> List[Tuple[str, List[str]]]:
         family = "inet static" if interface.version == 4 else "inet6 static"
         options = ["address {0}".format(address)]
         # the gateway goes with the address in whose subnet it is, and once
-        if gateway and ipaddress.ip_address(gateway) in interface.network or (gateway and ipaddress.ip_address(gateway).is_link_local):
+        if gateway and (ipaddress.ip_address(gateway) in interface.network or ipaddress.ip_address(gateway).is_link_local):
             if not any("gateway {0}".format(gateway) in lines for name, lines in found):
                 options.append("gateway {0}".format(gateway))
         if interface.version == 6:
@@ -40,6 +40,9 @@ def _families(device: Device, network: Network) -> List[Tuple[str, List[str]]]:
         found.append((family, options))
     if network.dhcp6:
         found.append(("inet6 auto", ["dhcp 1"]))
+    for route in network.routes or ():
+        options = next(lines for name, lines in found if name.startswith("inet6") == (route.version == 6))
+        options.append("up ip -{0} route replace {1}{2} dev {3}".format(route.version, route.to, " via " + route.via if route.via else "", device.name))
     if network.nameservers:
         found[0][1].append("dns-nameservers {0}".format(" ".join(network.nameservers)))
     return found

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
 from ansible_collections.kvmfleet.core.plugins.module_utils import (
     _hostnet,
     _hostnet_change,
+    _hostnet_firewall,
     _hostnet_guard as guard,
     _hostnet_libvirt,
     _hostnet_nft,
@@ -135,7 +136,7 @@ class HostLinks:
         """What of the running links is not so, though the files may be."""
         plan, seen = self.plan, self.seen
         self.expected = _hostnet_steps.expected(plan, self.released)
-        self.wrong = guard.unmet(self.expected, seen.links) + _hostnet_ovs.unmet(plan, seen.database)
+        self.wrong = guard.unmet(self.expected, seen.links, seen.routes) + _hostnet_ovs.unmet(plan, seen.database)
         self.wrong += ["{0} is still there".format(name) for name in self.gone if name in seen.links]
         bridges = {str(row["name"]) for row in seen.database.get("Bridge", ())}
         kept = set(_hostnet_ovs.switches(plan))
@@ -203,7 +204,8 @@ class HostLinks:
                 "changed": bool(actions or (networks and networks.steps)), "actions": actions + [text for text, _step in (networks.steps if networks else [])],
                 "diff": self.diff(), "system": self.plan.system, "armed": False, "settled": settled,
                 "affected": self.affected(), "management": list(self.seen.management),
-                "networks": {n.name: {"type": n.type, "bridge": n.switch or n.bridge, "vlan": n.vlan} for n in self.plan.networks}}
+                "networks": {n.name: {"type": n.type, "bridge": n.switch or n.bridge, "vlan": n.vlan} for n in self.plan.networks},
+                "warnings": _hostnet_firewall.warnings(self.plan, self.runner)}
             if check:
                 return result
             if not actions:
@@ -211,26 +213,48 @@ class HostLinks:
                     networks.apply()
                 return result
             change = self.change()
-            _hostnet_change.write_down(change, params["token"], params["deadline"], runner=self.runner)
-            _hostnet_change.arm_boot()
+            try:
+                _hostnet_change.write_down(change, params["token"], params["deadline"], runner=self.runner)
+                _hostnet_change.arm_boot()
+            except OSError as exc:
+                raise FleetError("What takes the change back cannot be written down, so nothing was changed: {0}. Make room on that file system".format(exc),
+                                 "no_guard") from exc
             _hostnet_change.start(params["token"], runner=self.runner)
             result.update(armed=True, deadline=params["deadline"])
             return result
 
     def confirm(self) -> Dict[str, Any]:
-        """The second step, by a new connection: the change stays. Where it is not that far yet, or it has been taken back, the result says so."""
+        """The second step, by a new connection: the change stays. Where it is not that far yet, or it has been taken back, the result says so.
+
+        With a connection that is none of the network (C(local)) nobody comes in anew: then the change stays if a router answers by which the host is to go out.
+        """
         state = guard.read_json(guard.FOLDER, "state.json")
         if state.get("token") != self.params["token"]:
             return {"phase": "unknown", "changed": False}
-        age = _hostnet_observe.session_age()
         if state.get("phase") == "applied":
-            if age is not None and guard.clock() - age < float(state["at"]):
-                return {"phase": "applied", "fresh": False, "changed": False}
+            trouble = self._no_way_out() if self.params.get("proof") == "gateway" else self._no_new_connection(float(state["at"]))
+            if trouble:
+                return {"phase": "applied", "fresh": False, "changed": False, "trouble": trouble}
             state = _hostnet_change.confirm(self.params["token"])
         result: Dict[str, Any] = {"phase": state["phase"], "changed": False, "reason": state.get("reason", ""), "left": state.get("left", [])}
         if state["phase"] == "undone":
             result["log"] = _hostnet_change.log_tail()
         return result
+
+    @staticmethod
+    def _no_new_connection(applied_at: float) -> str:
+        age = _hostnet_observe.session_age()
+        old = age is not None and guard.clock() - age < applied_at
+        return "this connection is older than the change" if old else ""
+
+    def _no_way_out(self) -> str:
+        """Why the host does not go out any more as it did; empty where it does, or did not before."""
+        before = guard.read_json(guard.FOLDER, "change.json")["before"].get("gateways", [])
+        now = _hostnet_observe.default_gateways(guard.routes(self.runner))
+        ways = sorted((name, gateway) for name, gateways in now.items() for gateway in gateways)
+        if not before or any(_hostnet_observe.answers(name, gateway, self.runner) for name, gateway in ways):
+            return ""
+        return "no router answers: {0}".format(", ".join("{1} on {0}".format(*way) for way in ways) or "there is no default route")
 
     def networks(self) -> Dict[str, Any]:
         """The third step: libvirt's networks on top of what is confirmed."""
@@ -261,7 +285,7 @@ class HostLinks:
 
     def affected(self) -> List[str]:
         """The networks that are not yet what they are to be, and those that go."""
-        late = {item["name"] for item in self.expected if guard.unmet([item], self.seen.links)}
+        late = {item["name"] for item in self.expected if guard.unmet([item], self.seen.links, self.seen.routes)}
         found = {d.network.name for d in self.plan.devices if d.network is not None and d.name in late}
         now = _hostnet_record.read({_hostnet_record.RECORD: self.texts_after.get(_hostnet_record.RECORD, "{}")})
         return sorted(found | {name for name in set(now) | set(self.recorded) if now.get(name) != self.recorded.get(name)})
@@ -288,9 +312,11 @@ class HostLinks:
         concerned |= {name for name, link in seen.links.items() if link["master"] in concerned and link["kind"] in ("physical", "veth")}
         steps = _hostnet_steps.steps(_hostnet_steps.Context(
             plan, self.texts_before, self.texts_after, seen.links, self.gone, self.switches, self._active(), self.sysctls, self.sysctls_before, self.nat_lost,
-            self.released))
-        before = {"links": {name: seen.links[name] for name in sorted(concerned)},
-                  "routes": {family: [line for line in lines if _device(line) in concerned] for family, lines in seen.routes.items()}}
+            self.released, self._lost_routes()))
+        ways = [(name, gateway) for name, gateways in _hostnet_observe.default_gateways(seen.routes).items() for gateway in gateways]
+        before = {"gateways": [way for way in ways if self.params.get("proof") == "gateway" and _hostnet_observe.answers(*way, self.runner)],
+                  "links": {name: seen.links[name] for name in sorted(concerned)},
+                  "routes": {family: [line for line in lines if guard.device_of(line) in concerned] for family, lines in seen.routes.items()}}
         switched = bool(_hostnet_ovs.switches(plan) or self.switches)
         # Ports that are neither ours nor links of the host that come and go: those of VMs
         own = planned | set(self.gone) | {name for old in self.recorded.values() for name in old.links}
@@ -298,17 +324,20 @@ class HostLinks:
         made = [device.name for device in plan.devices if device.kind not in ("link", "internal") and device.name not in seen.links]
         return _hostnet_change.Change(self.files, steps, self.expected, before, made, ports, guard.vm_ports(self.runner) if switched else [], switched)
 
+    def _lost_routes(self) -> List[List[str]]:
+        """Routes that are declared and have gone, though no file has changed that would bring them again."""
+        if self.files:
+            return []
+        present = {item["name"] for item in self.expected if item["name"] in self.seen.links}
+        return [["-6" if ":" in route else "-4", "route", "replace"] + route.split() + ["dev", item["name"]] for item in self.expected
+                if item["name"] in present for route in item.get("routes", ()) if guard.unmet([dict(item, routes=[route])], self.seen.links, self.seen.routes)]
+
     def _active(self) -> Dict[str, str]:
         """NetworkManager's active connections: the UUID of each by device."""
         if "networkmanager" not in self.seen.systems:
             return {}
         code, text = self.runner(["nmcli", "-t", "-f", "UUID,DEVICE", "connection", "show", "--active"], 20.0)
         return {name: uuid for uuid, _sep, name in (line.partition(":") for line in text.splitlines()) if name} if code == 0 else {}
-
-
-def _device(line: str) -> str:
-    words = line.split()
-    return words[words.index("dev") + 1] if "dev" in words else ""
 
 
 def _read(path: str) -> Optional[str]:

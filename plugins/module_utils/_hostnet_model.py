@@ -35,18 +35,39 @@ PARKED = "#kvmfleet# "
 ADDED = "#kvmfleet+\n"       # the line after it was added by us
 NAME_MAX = 15            # IFNAMSIZ of the kernel is 16 with the zero at the end
 VXLAN_PORT = 4789
+PHYSICAL = ("physical", "veth", "dsa")      # kinds of links that nobody's configuration has to make
 _IFNAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 _KEYS = frozenset((
     "name", "type", "link", "links", "vlan", "vni", "group", "peers", "local", "port", "bond", "addresses", "gateway4", "gateway6", "nameservers", "dhcp4",
-    "dhcp6", "dhcp_routes", "mtu", "stp", "bridge", "dhcp_ranges", "dns", "out", "backend"))
+    "dhcp6", "dhcp_routes", "mtu", "stp", "bridge", "dhcp_ranges", "dns", "out", "backend", "routes"))
 # Which keys mean something for some types only: written elsewhere they would be silently without effect.
 _ONLY = {
     "vlan": ("vlan",), "vni": ("vxlan",), "group": ("vxlan",), "peers": ("vxlan",), "local": ("vxlan",), "port": ("vxlan",), "bond": ("bond",),
     "dhcp_ranges": ("nat",), "dns": ("nat",), "out": ("nat",), "dhcp4": ("bridge", "vlan", "vxlan", "bond"), "dhcp6": ("bridge", "vlan", "vxlan", "bond"),
     "gateway4": ("bridge", "vlan", "vxlan", "bond"), "gateway6": ("bridge", "vlan", "vxlan", "bond"),
+    "routes": ("bridge", "isolated", "vlan", "vxlan", "bond"),
 }
 
 File = Tuple[int, str]          # mode, text
+
+
+class Route(NamedTuple):
+    """A static route beside the default ones. Without C(via) what it leads to is on the network itself."""
+
+    to: str
+    via: str = ""
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return int(ipaddress.ip_network(self.to).version)
+
+    @property
+    def shown(self) -> str:
+        """As C(ip route show) has it, without the device."""
+        network = ipaddress.ip_network(self.to)
+        to = str(network.network_address) if network.prefixlen == network.max_prefixlen else self.to
+        return "{0} via {1}".format(to, self.via) if self.via else to
 
 
 class Conflict(NamedTuple):
@@ -76,6 +97,8 @@ class Link:
     gateways: Tuple[str, ...] = ()      # of the default routes that go out here
     master: str = ""
     management: bool = False
+    parent: str = ""                    # the link that this one is on top of
+    routes: Tuple[str, ...] = ()        # that somebody has set beside the default ones, as C(ip route show) has them
 
 
 @dataclass(frozen=True)
@@ -108,6 +131,7 @@ class Network:
     addresses: Tuple[str, ...] = ()
     gateway4: str = ""
     gateway6: str = ""
+    routes: Optional[Tuple[Route, ...]] = None      # None: nothing is said about them
     nameservers: Tuple[str, ...] = ()
     dhcp4: bool = False
     dhcp6: bool = False
@@ -333,6 +357,7 @@ def network_from(data: Mapping[str, Any], system: str) -> Network:
     network = Network(
         name=name, type=kind, bridge=check_ifname("bridge", data["bridge"]) if data.get("bridge") else "", links=links, openvswitch=openvswitch,
         addresses=own, gateway4=gateways.get("gateway4", ""), gateway6=gateways.get("gateway6", ""),
+        routes=_routes(data, interfaces, dhcp),
         nameservers=tuple(check_address("nameservers", a) for a in _texts(data, "nameservers")), dhcp4=dhcp["dhcp4"], dhcp6=dhcp["dhcp6"],
         dhcp_routes=_flag(data, "dhcp_routes", True), stp=_flag(data, "stp", False), dns=_flag(data, "dns", False),
         out=tuple(check_ifname("out", text) for text in _texts(data, "out")),
@@ -353,6 +378,9 @@ def network_from(data: Mapping[str, Any], system: str) -> Network:
         if network.by_libvirt and openvswitch:
             raise SpecError("backend", backend, "does not go with dhcp_ranges or dns, which libvirt serves on Linux bridges of its own",
                             "Leave backend out, or leave dhcp_ranges and dns out")
+    if network.nameservers and not (network.dns if network.by_libvirt else network.has_address):
+        raise SpecError("nameservers", ", ".join(network.nameservers), "would be asked by nobody", "Set dns: true, for libvirt to ask them for the guests"
+                        if network.by_libvirt else "Give the host an address on this network, or leave them out")
     return network
 
 
@@ -360,10 +388,44 @@ def _gateway(key: str, value: Any, interfaces: Sequence[Any]) -> str:
     gateway = ipaddress.ip_address(check_address(key, value))
     if any(gateway == i.ip for i in interfaces):
         raise SpecError(key, value, "is the host's own address", "Give the router's address")
-    if not any(gateway in i.network for i in interfaces) and not gateway.is_link_local:
+    if not any(gateway in i.network for i in interfaces) and not (gateway.is_link_local and gateway.version == 6):
         raise SpecError(key, value, "is outside the subnets of the host's addresses ({0})".format(", ".join(str(i.network) for i in interfaces) or "none"),
                         "Use a gateway inside one of them, or correct addresses", "gateway_outside")
     return str(gateway)
+
+
+def _routes(data: Mapping[str, Any], interfaces: Sequence[Any], dhcp: Mapping[str, bool]) -> Optional[Tuple[Route, ...]]:
+    value = data.get("routes")
+    if value is None:
+        return None
+    found: List[Route] = []
+    for index, item in enumerate(value if isinstance(value, (list, tuple)) else [value]):
+        where = "routes[{0}]".format(index)
+        if not isinstance(item, Mapping) or set(item) - {"to", "via"} or not item.get("to"):
+            raise SpecError(where, item, "is not a route", "Write it as {to: 10.0.0.0/8, via: 192.0.2.254}")
+        try:
+            target = ipaddress.ip_network(str(item["to"]))
+        except ValueError:
+            raise SpecError(where + ".to", item["to"], "is not a subnet", "Write it as 10.0.0.0/8") from None
+        if target.prefixlen == 0:
+            raise SpecError(where + ".to", item["to"], "is everything", "Use gateway{0} for the default route".format(target.version))
+        own = [i for i in interfaces if i.version == target.version]
+        if not own and not dhcp["dhcp{0}".format(target.version)]:
+            raise SpecError(where, item["to"], "needs an IPv{0} address of the host on this network".format(target.version), "Give one in addresses")
+        via = ""
+        if item.get("via"):
+            router = ipaddress.ip_address(check_address(where + ".via", item["via"]))
+            if router.version != target.version:
+                raise SpecError(where + ".via", item["via"], "is not an IPv{0} address".format(target.version), "Give a router of the same kind")
+            inside = any(router in i.network for i in own) or dhcp["dhcp{0}".format(router.version)] or (router.version == 6 and router.is_link_local)
+            if not inside:
+                raise SpecError(where + ".via", item["via"], "is outside the subnets of the host's addresses", "Use a router inside one of them",
+                                "gateway_outside")
+            via = str(router)
+        if str(target) in {route.to for route in found}:
+            raise SpecError(where + ".to", item["to"], "is given twice", "Remove one")
+        found.append(Route(str(target), via))
+    return tuple(sorted(found))
 
 
 def _addresses(data: Mapping[str, Any]) -> Tuple[str, ...]:
@@ -399,4 +461,7 @@ def _vxlan(network: Network, data: Mapping[str, Any]) -> Network:
         address = ipaddress.ip_address(peer)
         if address.is_multicast or address.is_unspecified or address.is_loopback:
             raise SpecError("peers", peer, "is not the address of another host", "Use group for multicast")
+        if any(address in subnet for subnet in network.subnets):
+            raise SpecError("peers", peer, "is inside the subnet of this network itself, and a tunnel does not go through itself",
+                            "Give the address by which that host is reached without this network, or correct addresses")
     return replace(network, peers=peers, local=local, group=group)

@@ -9,7 +9,19 @@ import re
 from typing import Any, Dict, Iterable, List, Mapping, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _hostnet_networkd, _hostnet_nm
-from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import HEADER, PARKED, ADDED, Conflict, Device, File, Network, Plan, unpark
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import (
+    ADDED,
+    HEADER,
+    PARKED,
+    PHYSICAL,
+    Conflict,
+    Device,
+    File,
+    Network,
+    Plan,
+    unpark,
+)
+from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 
 PATH = "/etc/netplan/60-kvmfleet.yaml"
 _ADDRESSING = frozenset(("addresses", "dhcp4", "dhcp6", "gateway4", "gateway6", "routes", "nameservers", "link-local", "accept-ra", "interfaces", "id", "link"))
@@ -40,7 +52,8 @@ def _addressing(device: Device, network: Network) -> Dict[str, Any]:
     if network.addresses:
         data["addresses"] = list(network.addresses)
     # "default" as destination is not known to netplan before 0.103; these are
-    routes = [{"to": to, "via": gateway} for to, gateway in (("0.0.0.0/0", network.gateway4), ("::/0", network.gateway6)) if gateway]
+    routes: List[Dict[str, str]] = [{"to": to, "via": gateway} for to, gateway in (("0.0.0.0/0", network.gateway4), ("::/0", network.gateway6)) if gateway]
+    routes += [{"to": route.to, "via": route.via} if route.via else {"to": route.to, "scope": "link"} for route in network.routes or ()]
     if routes:
         data["routes"] = routes
     if network.nameservers:
@@ -84,7 +97,15 @@ def _device(plan: Plan, device: Device) -> Tuple[str, Dict[str, Any]]:
 def render(plan: Plan) -> Dict[str, File]:
     """The file of ours, and beside it what netplan has no words for: the peers of VXLANs, as drop-ins of networkd or as a dispatcher of NetworkManager."""
     sections: Dict[str, Dict[str, Any]] = {}
+    for network in plan.networks:
+        direct = [route.to for route in network.routes or () if not route.via]
+        if direct and plan.renderer == "NetworkManager":
+            raise SpecError("host_network_networks", network.name, "netplan hands no routes without a router to NetworkManager ({0})".format(", ".join(direct)),
+                            "Give via, or an address of the host in that subnet")
+    kinds = {link.name: link.kind for link in plan.links}
     for device in plan.devices:
+        if not device.ours and kinds.get(device.name, "physical") not in PHYSICAL:
+            continue        # a bond of the site, say, that carries a VLAN: the site's file has it, in a section of its own
         section, data = _device(plan, device)
         sections.setdefault(section, {})[device.name] = data
     # With nothing to make the file says so much and no more; netplan takes it.
@@ -142,6 +163,35 @@ def _scan(text: str) -> List[Tuple[str, str, List[str], str]]:
                 found[-1][2].append(key)
             found[-1][3].append(line)
     return [(section, name, keys, "\n".join(lines)) for section, name, keys, lines in found]
+
+
+def renderer(text: str) -> str:
+    """What a file of netplan says about all devices: C(renderer) under C(network); empty where it does not. One device's own is not meant."""
+    try:
+        data = json.loads(text)
+        network = data.get("network") if isinstance(data, dict) else None
+        return str(network.get("renderer") or "") if isinstance(network, dict) else ""
+    except ValueError:
+        pass
+    depth = -1
+    for raw in text.splitlines():
+        line = re.sub(r"(^|\s)#.*$", "", raw).rstrip()
+        indent = len(line) - len(line.lstrip())
+        match = re.match(r"""^["']?network["']?\s*:\s*(.*)$""", line)
+        if match:
+            depth = 0
+            flow = re.match(r"""^\{\s*(?:[^{}]*,\s*)?["']?renderer["']?\s*:\s*["']?(\w+)""", match.group(1))
+            if flow:
+                return flow.group(1)
+        elif line and indent == 0:
+            depth = -1
+        elif line and depth >= 0:
+            # the keys of the mapping are as far in as its first one
+            depth = depth or indent
+            own = re.match(r"""^["']?renderer["']?\s*:\s*["']?(\w+)""", line.lstrip()) if indent == depth else None
+            if own:
+                return own.group(1)
+    return ""
 
 
 def parked(plan: Plan) -> Dict[str, str]:

@@ -9,12 +9,15 @@ import os
 import re
 from typing import Dict, List, Mapping, Sequence, Tuple
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import HEADER, Conflict, Device, File, Network, Plan
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import HEADER, PHYSICAL, Conflict, Device, File, Network, Plan
 
 DIRECTORY = "/etc/systemd/network"
 PREFIX = "00-kvmfleet-"          # sorts before what others have, and the first file that matches a link is the only one that counts
 DROP_IN = "60-kvmfleet.conf"
 ZERO_MAC = "00:00:00:00:00:00"
+
+# What is on top of a link: named in the link's own file
+STACKED = ("VLAN", "VXLAN", "MACVLAN", "MACVTAP", "IPVLAN", "IPVTAP", "MACsec", "Tunnel", "Xfrm")
 
 Section = Tuple[str, Sequence[Tuple[str, str]]]
 
@@ -93,12 +96,15 @@ def _address_lines(network: Network) -> Tuple[List[Tuple[str, str]], List[Sectio
     if not network.dhcp_routes:
         extra = [(name, [("UseRoutes", "no")]) for name, on in (("DHCPv4", network.dhcp4),) if on]
         extra += [("IPv6AcceptRA", [("UseGateway", "no")])] if network.dhcp6 else []
+    extra += [("Route", [("Destination", route.to), ("Gateway", route.via) if route.via else ("Scope", "link")]) for route in network.routes or ()]
     return lines, extra
 
 
 def _network(plan: Plan, device: Device) -> str:
     link: List[Tuple[str, str]] = [("MTUBytes", str(device.mtu))] if device.mtu and device.kind in ("link", "internal") else []
     lines: List[Tuple[str, str]] = []
+    theirs: Dict[str, List[Tuple[str, str]]] = carried(plan, device.name) if device.kind == "link" and device.ours else {}
+    link += [pair for pair in theirs.get("Link", []) if pair[0] not in dict(link)]
     extra: List[Section] = []
     if device.master:
         master = plan.device(device.master)
@@ -107,6 +113,7 @@ def _network(plan: Plan, device: Device) -> str:
         if bond is not None and bond.primary == device.name:
             lines.append(("PrimarySlave", "yes"))
     lines += [("VLAN", d.name) for d in plan.children(device.name, "vlan")] + [("VXLAN", d.name) for d in plan.children(device.name, "vxlan")]
+    lines += [pair for pair in theirs.get("Network", []) if pair not in lines]
     if device.addressed and device.network is not None:
         found, extra = _address_lines(device.network)
         lines += found
@@ -124,6 +131,31 @@ def _network(plan: Plan, device: Device) -> str:
     if device.kind == "vxlan" and device.network is not None:
         extra = extra + fdb_sections(device.network)
     return ini([("Match", [("Name", device.name)]), ("Link", link), ("Network", lines)] + extra)
+
+
+def site_sections(plan: Plan, name: str) -> List[Tuple[str, Dict[str, List[str]]]]:
+    """What the site's own file for a link says, with its drop-ins; nothing where there is none."""
+    theirs = _matching_file(plan, name)
+    if not theirs:
+        return []
+    folder = os.path.basename(theirs) + ".d"
+    found = parse_ini(plan.files[theirs])
+    for path in sorted(plan.files, key=os.path.basename):
+        if os.path.basename(os.path.dirname(path)) == folder and path.endswith(".conf") and os.path.basename(path) != DROP_IN:
+            found += parse_ini(plan.files[path])
+    return found
+
+
+def carried(plan: Plan, name: str) -> Dict[str, List[Tuple[str, str]]]:
+    """What of the site's own file for a link goes on when the link is in a bridge of ours: how the link itself is set, and the devices on top of it."""
+    found: Dict[str, List[Tuple[str, str]]] = {}
+    for section, pairs in site_sections(plan, name):
+        for key, values in pairs.items():
+            if (section == "Link" and key != "RequiredForOnline") or (section == "Network" and key in STACKED):
+                # The last value of a setting counts, and each of a list of devices
+                kept = [pair for pair in found.get(section, []) if section == "Network" or pair[0] != key]
+                found[section] = kept + [(key, value) for value in (values if section == "Network" else values[-1:])]
+    return found
 
 
 def _matching_file(plan: Plan, name: str) -> str:
@@ -159,7 +191,7 @@ def _beside(plan: Plan, name: str, theirs: str, lines: Sequence[Tuple[str, str]]
     A drop-in where the file is for that link only. Where it is for several (C(Name=en*)), a copy for the one link: a drop-in would put the VLAN on whichever
     of them comes up first.
     """
-    sections = parse_ini(plan.files[theirs])
+    sections = site_sections(plan, name)
     if [link.name for link in plan.links if link.kind != "loopback" and _matching_file(plan, link.name) == theirs] == [name]:
         return "{0}/{1}.d/{2}".format(DIRECTORY, os.path.basename(theirs), DROP_IN), ini([("Network", lines)])
     copy: List[Section] = [("Match", [("Name", name)])]
@@ -204,4 +236,13 @@ def conflicts(plan: Plan) -> List[Conflict]:
                 found.append(Conflict(path, "[Match]", "configures {0}, and is read before our file".format(name)))
             if path.endswith(".netdev") and any(s == "NetDev" and name in pairs.get("Name", []) for s, pairs in sections):
                 found.append(Conflict(path, "[NetDev] Name={0}".format(name), "makes {0} too".format(name)))
+    for name in sorted(device.name for device in plan.devices if device.ours and device.kind == "link"):
+        theirs = _matching_file(plan, name)
+        if any(section == "RoutingPolicyRule" for section, unused in site_sections(plan, name)):
+            found.append(Conflict(theirs, "[RoutingPolicyRule]", "is for {0}, and would be lost with its addresses".format(name)))
+        stacked = [value for key, value in carried(plan, name).get("Network", [])]
+        for link in plan.links:
+            if link.parent == name and link.kind not in PHYSICAL and link.management and link.name not in stacked and plan.device(link.name) is None:
+                found.append(Conflict(theirs or DIRECTORY, "[Network]", "does not name {0}, which is on top of {1} and by which the host is reached: "
+                                      "it would not be there after the next boot".format(link.name, name)))
     return found

@@ -38,6 +38,8 @@ def _method(network: Network, version: int, addressed: bool) -> List[Tuple[str, 
         return off if version == 4 else [("method", "link-local")]
     lines = [("method", "auto" if dhcp else "manual")] + [("address{0}".format(n), a) for n, a in enumerate(own, 1)]
     lines += [("gateway", gateway)] if gateway else []
+    ways = [route for route in network.routes or () if route.version == version]
+    lines += [("route{0}".format(number), route.to + ("," + route.via if route.via else "")) for number, route in enumerate(ways, 1)]
     dns = [a for a in network.nameservers if ipaddress.ip_address(a).version == version]
     lines += [("dns", ";".join(dns) + ";")] if dns else []
     lines += [("ignore-auto-routes", "true")] if dhcp and not network.dhcp_routes else []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import _hostnet_guard as guard
-from ansible_collections.kvmfleet.core.plugins.module_utils import _hostnet_nft, _hostnet_nm
+from ansible_collections.kvmfleet.core.plugins.module_utils import _hostnet_netplan, _hostnet_nft, _hostnet_nm
 from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import Link
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_record import RECORD
@@ -47,13 +47,15 @@ class Observed:
     renderer: str = "networkd"
     database: Dict[str, List[Dict[str, Any]]] = field(default_factory=dict)
     management: Tuple[str, ...] = ()
+    ways: Dict[str, List[str]] = field(default_factory=dict)
 
     def model(self) -> List[Link]:
         """The links as the plan wants to know them."""
         gateways = default_gateways(self.routes)
         internal = {row["name"] for row in self.database.get("Interface", ()) if row.get("type") == "internal"}
         return [Link(name, "openvswitch" if name in internal else link["kind"], link["mac"], link["mtu"], tuple(link["addresses"]),
-                     tuple(gateways.get(name, ())), link["master"], name in self.management) for name, link in sorted(self.links.items())]
+                     tuple(gateways.get(name, ())), link["master"], name in self.management, link.get("parent", ""), tuple(self.ways.get(name, ())))
+                for name, link in sorted(self.links.items())]
 
 
 def default_gateways(routes: Mapping[str, Sequence[str]]) -> Dict[str, List[str]]:
@@ -65,6 +67,49 @@ def default_gateways(routes: Mapping[str, Sequence[str]]) -> Dict[str, List[str]
             if words[0] == "default" and "via" in words and "dev" in words:
                 found.setdefault(words[words.index("dev") + 1], []).append(words[words.index("via") + 1])
     return found
+
+
+def set_routes(text: str) -> Dict[str, List[str]]:
+    """The routes that somebody has set beside the default ones, by device, out of the output of C(ip route show table all).
+
+    Those of the kernel, of routers, of DHCP and of routing daemons come again by themselves; a way to a gateway is set together with it.
+    """
+    lines = [line.split() for line in text.splitlines() if line and not line[0].isspace()]
+    routers = {words[words.index("via") + 1] for words in lines if "via" in words}
+    found: Dict[str, List[str]] = {}
+    for words in lines:
+        line = " ".join(words)
+        table = words[words.index("table") + 1] if "table" in words else "main"
+        ordinary = words[0][0].isdigit() or ":" in words[0] or (words[0] == "default" and table != "main")
+        if not ordinary or table == "local" or guard.protocol_of(line) not in ("", "static", "boot") or words[0] in routers:
+            continue
+        shown = " ".join(words[:1] + [word for key in ("via", "table") if key in words for word in words[words.index(key):words.index(key) + 2]])
+        found.setdefault(guard.device_of(line), []).append(shown)
+    return {name: sorted(shown) for name, shown in found.items()}
+
+
+def read_set_routes(runner: guard.Runner) -> Dict[str, List[str]]:
+    """The same for both families. Raises guard.Failed."""
+    found: Dict[str, List[str]] = {}
+    for family in ("-4", "-6"):
+        code, text = runner(["ip", family, "route", "show", "table", "all"], 20.0)
+        if code:
+            raise guard.Failed("ip route show: {0}".format(text))
+        for name, shown in set_routes(text).items():
+            found.setdefault(name, []).extend(shown)
+    return found
+
+
+def answers(device: str, gateway: str, runner: guard.Runner) -> bool:
+    """Whether a router is there: it answers a ping, or has at least told its hardware address."""
+    family = "-6" if ":" in gateway else "-4"
+    # What was known of it before is no answer of now
+    runner(["ip", family, "neigh", "flush", "to", gateway, "dev", device], 10.0)
+    if runner(["ping", family, "-n", "-c", "1", "-W", "2", "-I", device, gateway], 10.0)[0] == 0:
+        return True
+    code, text = runner(["ip", family, "-j", "neigh", "show", "to", gateway, "dev", device], 10.0)
+    known = json.loads(text or "[]") if code == 0 else []
+    return any(item.get("lladdr") and not set(item.get("state", ())) & {"FAILED", "INCOMPLETE"} for item in known)
 
 
 def reached_by(told: str = "") -> str:
@@ -177,8 +222,8 @@ def running_systems(runner: guard.Runner) -> Set[str]:
 
 def netplan_renderer(files: Mapping[str, str]) -> str:
     """What netplan hands over to; networkd where it does not say."""
-    pattern = re.compile(r"""(?m)^\s*["']?renderer["']?\s*:\s*["']?(\w+)""")
-    found = [match for path, text in sorted(files.items()) if "/netplan/" in path for match in pattern.findall(text)]
+    found = [name for path, text in sorted(files.items(), key=lambda item: os.path.basename(item[0])) if "/netplan/" in path
+             for name in [_hostnet_netplan.renderer(text)] if name]
     return "NetworkManager" if found and found[-1] == "NetworkManager" else "networkd"
 
 
@@ -233,9 +278,9 @@ def missing_modules(names: Sequence[str], runner: guard.Runner) -> List[str]:
 def observe(runner: guard.Runner = guard.run, told: str = "") -> Observed:
     """Look at this host. Raises FleetError."""
     try:
-        links, routes = guard.links(runner), guard.routes(runner)
+        links, routes, ways = guard.links(runner), guard.routes(runner), read_set_routes(runner)
     except guard.Failed as exc:
         raise FleetError("Cannot read the host's links: {0}. Install iproute2".format(exc), "missing_tool") from exc
     files = read_files()
     return Observed(links, routes, files, at_work(files, running_systems(runner)), netplan_renderer(files), read_database(runner),
-                    management_links(links, routes, reached_by(told)))
+                    management_links(links, routes, reached_by(told)), ways)

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Container, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ansible_collections.kvmfleet.core.plugins.module_utils import _hostnet_record
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import (
+    PHYSICAL,
     SYSTEMS,
     Device,
     Link,
@@ -46,12 +48,15 @@ def make_plan(declared: Sequence[Mapping[str, Any]], links: Sequence[Link], syst
     observed = {link.name: link for link in links}
     networks = _name_bridges(networks, observed)
     _check_links(networks, observed)
+    _check_kinds(networks, observed, system)
     _check_numbers(networks)
     networks = _switches(networks)
     networks = _sizes(networks, observed)
     _check_names(networks, observed)
     _check_routes(networks, observed)
     _check_subnets(networks, observed)
+    recorded = {name for old in _hostnet_record.read(files or {}).values() for name in old.devices}
+    _check_kept_routes(networks, observed, recorded)
     if not allow_management_change:
         _check_management(networks, observed)
     # By name, so that neither files nor anything else depend on the order in which networks are listed.
@@ -104,7 +109,7 @@ def _check_links(networks: Sequence[Network], observed: Mapping[str, Link]) -> N
     for network in networks:
         for link in network.links + network.out:
             where = _where(networks, network, "link" if link in network.links else "out")
-            if link not in observed and link not in bonds:
+            if link not in observed and link not in bonds and not (link in network.out and link in ours - {network.bridge}):
                 raise SpecError(where, link, "is not a link of this host", near(link, usable), "unknown_link")
             if link in ours and link in network.links and network.type != "vxlan":
                 raise SpecError(where, link, "is a bridge of another network", near(link, usable), "unknown_link")
@@ -151,6 +156,20 @@ def _check_links(networks: Sequence[Network], observed: Mapping[str, Link]) -> N
                                 "link_in_use")
 
 
+def _check_kinds(networks: Sequence[Network], observed: Mapping[str, Link], system: str) -> None:
+    """A link that the site's configuration makes has to be made by it after the change, too; only networkd keeps that apart from the addresses."""
+    for link, network in moved_links(networks).items():
+        kind = observed[link].kind if link in observed else "physical"
+        if system == "networkd" or kind in PHYSICAL:
+            continue
+        remedy = {"bond": "Name the links of {0} in a network of type bond, and take {0} out of the host's own configuration",
+                  "vlan": "Use type: vlan with the link below {0} and its VLAN id, and take {0} out of the host's own configuration"}.get(
+                      kind, "Use a physical link instead of {0}")
+        raise SpecError(_where(networks, network, "links" if network.bond else "link"), link,
+                        "is a {0} that this host's own configuration ({1}) makes, and would not be made any more once it is ours".format(kind, system),
+                        remedy.format(link), "unsupported")
+
+
 def _check_numbers(networks: Sequence[Network]) -> None:
     vlans: Dict[Tuple[str, int], Network] = {}
     vnis: Dict[int, Network] = {}
@@ -184,8 +203,8 @@ def _switches(networks: Sequence[Network]) -> List[Network]:
 def underlay(network: Network, networks: Sequence[Network], observed: Mapping[str, Link]) -> Tuple[str, int]:
     """Name and MTU of what a VXLAN's packets go over: its link, else the device with C(local) or in a subnet with a peer, else the smallest physical one."""
     def size(name: str) -> int:
-        wanted = [n.mtu for n in networks if n.mtu and (name == n.bridge or name in n.links or (n.bond and n.bond.name == name))
-                  and n.type in ("bridge", "bond")]
+        wanted = [n.mtu for n in networks if n.mtu and (name == n.bridge or (
+            n.type in ("bridge", "bond") and (name in n.links or (n.bond and n.bond.name == name))))]
         return wanted[0] if wanted else observed[name].mtu if name in observed else 1500
 
     if network.links:
@@ -272,6 +291,16 @@ def _check_routes(networks: Sequence[Network], observed: Mapping[str, Link]) -> 
             routes.append((network.bridge, gateway))
 
 
+def _check_kept_routes(networks: Sequence[Network], observed: Mapping[str, Link], recorded: Container[str]) -> None:
+    """Static routes of a link do not move by themselves. Where a network says which ones it has, these are all."""
+    for name, network in sorted(_made(networks).items()):
+        link = observed.get(name)
+        if link is None or not link.routes or name in recorded or network.routes is not None:
+            continue
+        raise SpecError(_where(networks, network, "routes"), None, "{0} has static routes that would be lost: {1}".format(name, "; ".join(link.routes)),
+                        "Write all that are to be kept in routes, as {to: 10.0.0.0/8, via: 192.0.2.254}; with routes: [] none is", "would_lose_routes")
+
+
 def _check_subnets(networks: Sequence[Network], observed: Mapping[str, Link]) -> None:
     seen: List[Tuple[Any, str]] = []
     for link in _staying(networks, observed):
@@ -341,7 +370,8 @@ def _devices(networks: Sequence[Network], observed: Mapping[str, Link]) -> List[
                 continue
             if moved.get(link) is network:
                 master = "" if network.openvswitch else network.bond.name if network.bond else network.bridge
-                links[link] = Device(link, "link", master=master, mtu=network.mtu, network=network)
+                # A VLAN's MTU is not that of the link, which others go over as well
+                links[link] = Device(link, "link", master=master, mtu=0 if network.type == "vlan" else network.mtu, network=network)
             elif link not in moved:
                 links.setdefault(link, Device(link, "link", ours=False))
         if network.openvswitch:

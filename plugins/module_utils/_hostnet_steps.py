@@ -42,6 +42,7 @@ class Context:
     sysctls_before: Mapping[str, str] = field(default_factory=dict)
     nat_lost: bool = False
     released: Sequence[str] = ()            # links that were in our bridges and are to be no more
+    lost_routes: Sequence[Sequence[str]] = ()       # what C(ip) is to be told for routes that have gone, where no file has changed
 
 
 def run(*argv: str, **more: Any) -> Step:
@@ -65,6 +66,9 @@ def expected(plan: Plan, released: Sequence[str] = ()) -> List[Dict[str, Any]]:
         if not (device.kind == "internal" or network.openvswitch):
             item["master"] = device.master
         item["data"] = _data(device)
+        if device.addressed and network.routes:
+            # By way of an address from DHCP they come when that comes
+            item["routes"] = [route.shown for route in network.routes if not (network.dhcp4 if route.version == 4 else network.dhcp6)]
         result.append(item)
     return result
 
@@ -102,6 +106,7 @@ def steps(context: Context) -> Steps:
     at = result.apply.index(NEW_FILES) + 1
     remove = [run("ip", "link", "del", "dev", name, if_link=name) for name in list(context.gone) + to_make_anew(plan, context.present)]
     result.apply[at:at] = remove + before + _in_place(context)
+    result.apply += [run("ip", *words) for words in context.lost_routes]
     _nat(context, result)
     return result
 

@@ -14,6 +14,8 @@ description:
     ifupdown, NetworkManager), and by Open vSwitch; and a libvirt network on top of each.
   - A change is carried out on the host by a unit of systemd that takes it back, files and running links, unless it is confirmed. It is confirmed once the
     control node has come in by a new connection. So a change that cuts the host off comes back by itself, and the task fails with what happened.
+  - With a connection that is none of the network (C(ansible_connection=local)) a change is confirmed once a router answers by which the host goes out.
+    That proves less, and the run says so.
   - The same happens where the host is restarted before that, and where a step of the change fails on the host.
   - Interfaces of VMs that are in a bridge stay in it, or are put back into it.
   - It needs root.
@@ -69,6 +71,13 @@ options:
   token:
     description: For the action's use. Which change is meant.
     type: str
+  proof:
+    description:
+      - For the action's use. What confirms a change. V(connection) is a new one from the control node; V(gateway), with connections that are none of the
+        network (C(local)), an answer of a router by which the host goes out.
+    type: str
+    choices: [connection, gateway]
+    default: connection
 seealso:
   - module: kvmfleet.core.host_network
 """
@@ -165,6 +174,7 @@ def main() -> None:
         ovs_datapath={"type": "str", "choices": ["system", "netdev"]},
         step={"type": "str", "choices": ["apply", "confirm", "networks"], "default": "apply"},
         token={"type": "str", "no_log": False},
+        proof={"type": "str", "choices": ["connection", "gateway"], "default": "connection"},
     ))
     opened: List[Any] = []
     errors: Tuple[Type[Exception], ...] = (SpecError, FleetError) + ((libvirt.libvirtError,) if HAS_LIBVIRT else ())
@@ -185,6 +195,8 @@ def main() -> None:
             fail_from(module, exc)
     if not module._diff:
         result.pop("diff", None)
+    for text in result.pop("warnings", []):
+        module.warn(text)
     module.exit_json(**result)
 
 

@@ -234,6 +234,31 @@ def test_a_bridge_over_the_wrong_link_comes_back(made):
     cut_off(made, before, networks(made, link="eth1") + [{"name": "other", "link": "eth0"}])
 
 
+FILL = """
+mount -t tmpfs -o size=2m none /var/lib/kvmfleet/network
+printf 'until grep -q applying %s/state.json; do sleep 0.1; done; while :; do cat /dev/zero >>%s/fill; sleep 0.2; done' \
+    /var/lib/kvmfleet/network /var/lib/kvmfleet/network >/run/fill.sh
+systemd-run --quiet --unit kvmfleet-test-fill sh /run/fill.sh
+"""
+
+
+@pytest.mark.long
+def test_a_full_disk_keeps_no_host_from_coming_back(made):
+    """Once the change has begun nothing can be written down any more, not even that it is taken back."""
+    before = {host: snapshot(made, host) for host in made.hosts}
+    try:
+        for host in made.hosts:
+            made.ssh(host, "sh -s", text=FILL)
+        run = play(made, networks(made, addresses=[gateway(made).rpartition(".")[0] + ".250/24"]), host_network_allow_management_change=True,
+                   host_network_deadline=40)
+        failed = failures(run)
+        assert sorted(failed) == sorted(made.hosts) and {result["reason"] for result in failed.values()} <= {"change_failed", "cut_off"}, run.output
+        assert {host: snapshot(made, host) for host in made.hosts} == before
+    finally:
+        for host in made.hosts:
+            made.ssh(host, "systemctl stop kvmfleet-test-fill; rm -f /run/fill.sh; umount /var/lib/kvmfleet/network", check=False)
+
+
 @pytest.mark.long
 def test_a_restart_of_the_host_takes_an_unconfirmed_change_back(made):
     """The power is cut while the host is cut off."""

@@ -62,7 +62,8 @@ class Prepared:
 @pytest.fixture(scope="module")
 def hosts(make_lab):
     lab = make_lab("setup", "--hosts", "2")
-    foretold = lab.does("setup_hosts", "--check", "--diff")
+    # Networks too: they want libvirt, which a bare host does not have yet
+    foretold = lab.does("setup_hosts", "--check", "--diff", variables={"host_network_networks": [{"name": "iso", "type": "isolated"}]})
     tools = [lab.ssh(host, "command -v virsh qemu-img; ls -d /run/kvmfleet /etc/tmpfiles.d/kvmfleet.conf", check=False).stdout for host in HOSTS]
     return Prepared(lab, foretold, tools, lab.does("setup_hosts"))
 
@@ -70,6 +71,7 @@ def hosts(make_lab):
 def test_bare_hosts_become_kvm_hosts(hosts):
     """Check mode says so on a bare host, too; the second run changes nothing; the inventory plugin reads them over SSH."""
     assert hosts.foretold.changed > 0 and "would install" in hosts.foretold.output and "libvirt would be started" in hosts.foretold.output
+    assert "00-kvmfleet-br-iso.netdev" in hosts.foretold.output
     assert hosts.tools == ["", ""], "check mode touched something"
     assert hosts.first.changed > 0
     assert hosts.does().changed == 0

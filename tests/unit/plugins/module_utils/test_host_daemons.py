@@ -126,6 +126,22 @@ def test_daemons_are_enabled_and_started(kind, files, monkeypatch):
     assert systemd.units[tls] == [False, "disabled"]
 
 
+@pytest.mark.parametrize("kind, other", [("monolithic", "modular"), ("modular", "monolithic")])
+def test_one_kind_takes_over_from_the_other(kind, other, files, monkeypatch):
+    """Sockets first, or whoever connects in between starts the old daemon again; TLS goes over."""
+    both = dict(Systemd(other).units)
+    systemd = Systemd(kind, **both)
+    for unit in both.values():
+        unit[:] = [True, "enabled"]
+    actions = converge(systemd, files, monkeypatch, kind=kind)
+    assert actions[0].startswith("stop {0}".format(_host_daemons.tls_socket(other))) and actions[1].startswith("disable ")
+    assert all(unit == [False, "disabled"] for name, unit in systemd.units.items() if name in both)
+    stopped = next(call[2:] for call in systemd.calls if call[:2] == ["systemctl", "stop"])
+    services = [name for name in stopped if name.endswith(".service")]
+    assert services and all(stopped.index(name.replace(".service", ".socket")) < stopped.index(name) for name in services)
+    assert systemd.units[systemd.main + ".socket"] == [True, "enabled"] and systemd.units[_host_daemons.tls_socket(kind)] == [True, "enabled"]
+
+
 def test_an_idle_daemon_is_left_alone(files, monkeypatch):
     systemd = Systemd()
     converge(systemd, files, monkeypatch)

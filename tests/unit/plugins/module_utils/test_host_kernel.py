@@ -101,6 +101,24 @@ def test_huge_pages(machine):
     assert mount_unit(1 << 24)[0] == "dev-hugepages16M.mount"
 
 
+def test_what_is_declared_no_more_is_given_back(machine):
+    """A VM's pages and mounts stay until it ends; what a parameter was before is not known."""
+    converge(machine, hugepages={"2MiB": 8, "1GiB": 2}, sysctls={"net.ipv4.ip_forward": 1})
+    wants = machine / "etc/systemd/system/sysinit.target.wants"
+    wants.mkdir()
+    (wants / "dev-hugepages1G.mount").symlink_to("../dev-hugepages1G.mount")
+    (machine / "etc/systemd/system/dev-hugepages16M.mount").write_text("[Mount]\n# the site's own\n", encoding="ascii")
+    done = converge(machine, hugepages={"2MiB": 8})
+    assert done["actions"] == ["remove /etc/sysctl.d/90-kvmfleet.conf", "set huge pages of 1GiB to 0", "write /etc/tmpfiles.d/kvmfleet-hugepages.conf",
+                               "remove /etc/systemd/system/dev-hugepages1G.mount"]
+    assert done["notes"] == ["net.ipv4.ip_forward is set no more; it stays 1 until the next boot",
+                             "dev-hugepages1G.mount is removed; the pages stay mounted until the next boot"]
+    files = content(machine)
+    assert files["sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"] == "0" and files["sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"] == "8"
+    assert not list(wants.iterdir()) and "etc/systemd/system/dev-hugepages16M.mount" in files
+    assert converge(machine)["actions"] == ["set huge pages of 2MiB to 0", "remove /etc/tmpfiles.d/kvmfleet-hugepages.conf"]
+
+
 @pytest.mark.parametrize("params, option", [
     ({"hugepages": {"2": 1}}, "hugepages"), ({"hugepages": {"2MiB": "many"}}, "hugepages.2MiB"), ({"sysctls": {"../etc": 1}}, "sysctls.../etc"),
     ({"sysctls": {"a.b": "1\nc.d = 2"}}, None), ({"module_options": {"kvm": "x=1"}}, "module_options.kvm"),

@@ -4,6 +4,7 @@
 """Observation, the steps of a change, and the guard: what it restores, confirms, and takes back."""
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import Any, Dict, List, Sequence, Tuple
@@ -22,6 +23,7 @@ from ansible_collections.kvmfleet.core.plugins.module_utils import (
     _hostnet_record,
     _hostnet_steps,
 )
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_links import HostLinks
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import SYSTEMS, unpark
 from ansible_collections.kvmfleet.core.tests.unit.plugins.module_utils.hostnet_cases import ALL, LAN, plan
 
@@ -162,10 +164,92 @@ def _ip(links: Dict[str, Any], call: Sequence[str]) -> None:
         links[call[5]]["addresses"].pop(call[3])
 
 
+def _link(*addresses: str, **more: Any) -> Dict[str, Any]:
+    return dict({"kind": "physical", "data": {}, "mac": "52:54:00:00:00:01", "mtu": 1500, "master": "", "up": True, "parent": "",
+                 "addresses": {a: {"dynamic": False, "valid": 0, "preferred": 0} for a in addresses}}, **more)
+
+
+def test_the_way_back_leaves_links_alone_that_the_change_is_not_about(monkeypatch: Any) -> None:
+    """A host with two uplinks, whose default route is on the one that nobody speaks of."""
+    present = {"lo": _link(kind="loopback"), "mgmt0": _link("10.0.0.5/24"), "eth0": _link("192.0.2.10/24"), "eth1": _link()}
+    ways = {"-4": ["default via 192.0.2.1 dev eth0 proto static", "172.16.0.0/12 via 10.0.0.1 dev mgmt0"], "-6": []}
+    files = {"/etc/systemd/network/10.network": "[Match]\nName=eth0 mgmt0\n"}
+    seen = _hostnet_observe.Observed(present, ways, files, ("networkd",), "networkd", {}, ("mgmt0",))
+    monkeypatch.setattr(_hostnet_observe, "observe", lambda *unused: seen)
+    monkeypatch.setattr(_hostnet_observe, "missing_modules", lambda *unused: [])
+    monkeypatch.setattr(HostLinks, "_require_tools", lambda self: None)
+    host = HostLinks({"networks": [{"name": "lan", "link": "eth1"}], "management_address": "10.0.0.5", "system": "", "allow_management_change": False,
+                      "ovs_datapath": "", "prune": False, "libvirt": False}, lambda: None, lambda argv, timeout: (1, ""))
+    host.look()
+    change = host.change()
+    assert guard.corrections(change.before, present, ways, change.made) == []
+    # What the change brought goes again, and what it took comes back
+    worse = {"-4": ["default via 192.0.2.1 dev eth0 proto static", "default via 10.9.0.1 dev br-lan proto static", "10.0.0.0/8 via 10.0.0.2 dev mgmt0",
+                    "10.3.0.0/16 via 10.0.0.2 dev mgmt0 proto bird"], "-6": []}
+    assert [" ".join(call) for call in guard.corrections(change.before, present, worse, change.made)] == [
+        "ip -4 route del default via 10.9.0.1 dev br-lan proto static", "ip -4 route del 10.0.0.0/8 via 10.0.0.2 dev mgmt0",
+        "ip -4 route replace 172.16.0.0/12 via 10.0.0.1 dev mgmt0"]
+
+
+def test_declared_routes_are_waited_for_and_set_again(monkeypatch: Any) -> None:
+    done = plan([dict(LAN, routes=[{"to": "10.0.0.0/8", "via": "192.0.2.254"}, {"to": "10.9.9.9/32"}])])
+    expected = [item for item in _hostnet_steps.expected(done) if item["name"] == "br-lan"]
+    present = {"br-lan": _link("192.0.2.10/24", kind="bridge", data={"stp_state": 0})}
+    ways = {"-4": ["10.0.0.0/8 via 192.0.2.254 dev br-lan proto static", "10.9.9.9 dev br-lan proto static scope link"], "-6": []}
+    assert guard.unmet(expected, present, ways) == []
+    assert guard.unmet(expected, present, {"-4": ways["-4"][:1], "-6": []}) == ["br-lan does not have the route 10.9.9.9"]
+    wrong = {"-4": ["10.0.0.0/8 via 192.0.2.253 dev br-lan", ways["-4"][1]], "-6": []}
+    assert guard.unmet(expected, present, wrong) == ["br-lan does not have the route 10.0.0.0/8 via 192.0.2.254"]
+    host = HostLinks({"networks": []}, lambda: None)
+    host.files, host.expected, host.seen = {}, expected, _hostnet_observe.Observed(present, wrong)
+    assert host._lost_routes() == [["-4", "route", "replace", "10.0.0.0/8", "via", "192.0.2.254", "dev", "br-lan"]]
+
+
+def test_routes_that_somebody_set_are_told_from_those_that_come_by_themselves() -> None:
+    text = """default via 192.0.2.1 dev eth0 proto static
+10.0.0.0/8 via 192.0.2.254 dev eth0
+169.254.169.254 via 192.0.2.2 dev eth0 proto dhcp metric 100
+192.0.2.0/24 dev eth0 proto kernel scope link src 192.0.2.10
+192.0.2.1 dev eth0 proto static scope link
+10.5.0.0/16 via 192.0.2.3 dev eth0 proto bird metric 32
+10.7.0.0/16 dev eth1 proto static scope link
+default via 192.0.2.9 dev eth0 table 100
+local 192.0.2.10 dev eth0 table local proto kernel scope host src 192.0.2.10
+"""
+    assert _hostnet_observe.set_routes(text) == {"eth0": ["10.0.0.0/8 via 192.0.2.254", "default via 192.0.2.9 table 100"], "eth1": ["10.7.0.0/16"]}
+    assert _hostnet_observe.set_routes("2001:db8:1::/48 via fe80::1 dev eth0 proto static\nfe80::/64 dev eth0 proto kernel metric 256\n"
+                                       "multicast ff00::/8 dev eth0 table local proto kernel\n") == {"eth0": ["2001:db8:1::/48 via fe80::1"]}
+
+
+@pytest.mark.parametrize("applied, age, proof, router, phase", [
+    (2.0, 1.0, "connection", True, "confirmed"), (2.0, 100.0, "connection", True, "applied"), (2.0, 100.0, "gateway", True, "confirmed"),
+    (2.0, None, "gateway", False, "applied"),
+])
+def test_what_confirms_a_change(host: Any, monkeypatch: Any, applied: float, age: Any, proof: str, router: bool, phase: str) -> None:
+    """A new connection; with one that is none of the network, a router that answers."""
+    _etc, folder, write_down = host
+    watched = write_down(deadline=600.0)
+    watched.change["before"]["gateways"] = [["eth0", "192.0.2.1"]]
+    guard.write_json(str(folder), "change.json", watched.change)
+    watched.enter("applied")
+    guard.write_json(str(folder), "state.json", dict(watched.state(), at=guard.clock() - applied))
+    monkeypatch.setattr(guard, "FOLDER", str(folder))
+    monkeypatch.setattr(_hostnet_change.confirm, "__defaults__", (str(folder),))
+    monkeypatch.setattr(_hostnet_observe, "session_age", lambda: age)
+    answered = {"ip -4 route": "default via 192.0.2.1 dev eth0\n", "ip -6 route": "", "ip -4 -j": "[]"}
+
+    def runner(argv: Sequence[str], _timeout: float) -> Tuple[int, str]:
+        return (0 if argv[0] != "ping" or router else 1, answered.get(" ".join(argv[:3]), ""))
+    result = HostLinks({"networks": [], "token": "token", "proof": proof}, lambda: None, runner).confirm()
+    assert result["phase"] == phase
+    assert bool(result.get("trouble")) == (phase == "applied")
+
+
 @pytest.fixture(name="host")
 def _host(tmp_path: Any, monkeypatch: Any) -> Any:
     """A folder with files of a host, a change that is written down, and its guard, whose commands do nothing."""
     calls: List[List[str]] = []
+    undo = {"run": ["back"]}
 
     def runner(argv: Sequence[str], _timeout: float) -> Tuple[int, str]:
         calls.append(list(argv))
@@ -184,9 +268,12 @@ def _host(tmp_path: Any, monkeypatch: Any) -> Any:
     def write_down(*steps: Any, deadline: float = 0.0) -> guard.Guard:
         change = _hostnet_change.Change(
             {str(etc / "kept"): (0o600, "new\n"), str(etc / "gone"): None, str(etc / "deep" / "er" / "made"): (0o644, "x"), str(etc / "link"): "elsewhere"},
-            _hostnet_steps.Steps([_hostnet_steps.NEW_FILES] + list(steps), [_hostnet_steps.OLD_FILES]), [], {"links": {}, "routes": {}})
+            _hostnet_steps.Steps([_hostnet_steps.NEW_FILES] + list(steps), [undo, _hostnet_steps.OLD_FILES]), [],
+            {"links": {}, "routes": {}})
         _hostnet_change.write_down(change, "token", deadline, str(folder), runner)
-        return guard.Guard(str(folder), runner)
+        made = guard.Guard(str(folder), runner)
+        made.calls = calls      # type: ignore[attr-defined]
+        return made
     return etc, folder, write_down
 
 
@@ -252,3 +339,58 @@ def test_a_guard_that_is_started_again_takes_the_change_back(host: Any, phase: s
     watched.enter(phase, deadline=guard.clock() + 600)
     watched.watch()
     assert watched.state()["phase"] == "undone" and _state(etc) == before
+
+
+def _no_space(*unused: Any, **unused_too: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("phase", ["applied", "applying", "undoing"])
+def test_a_full_disk_keeps_nothing_from_being_taken_back(host: Any, monkeypatch: Any, phase: str) -> None:
+    """No file can be written anew, and no line be added to the log; the links come back at the first try. A host that is started anew likewise."""
+    etc, folder, write_down = host
+    before = _state(etc)
+    for restart in (False, True):
+        watched = write_down()
+        watched.write()
+        watched.enter(phase, deadline=guard.clock() - 1)
+        del watched.calls[:]
+        with monkeypatch.context() as patch:
+            patch.setattr(guard, "write_json", _no_space)
+            os.unlink(folder / "log") if (folder / "log").exists() else None
+            (folder / "log").mkdir()        # so that no line can be added
+            watched.boot() if restart else watched.watch()
+        assert restart or watched.calls[0] == ["back"]
+        assert watched.state()["phase"] == "undone", "written over the old state"
+        assert _state(etc) == before
+        (folder / "log").rmdir()
+
+
+def test_space_is_kept_for_the_way_back_and_given_free(host: Any) -> None:
+    etc, folder, write_down = host
+    watched = write_down(deadline=600.0)
+    reserves = watched.change["reserves"]
+    assert [os.path.dirname(path) for path in reserves] == [str(folder)], "one for each file system"
+    assert os.stat(reserves[0]).st_blocks * 512 >= _hostnet_change.RESERVE
+    watched.enter("applied", deadline=guard.clock() + 600)
+    assert _hostnet_change.confirm("token", str(folder))["phase"] == "confirmed"
+    assert not os.path.exists(reserves[0])
+    watched = write_down()
+    watched.watch()
+    assert not os.path.exists(reserves[0]) and watched.state()["phase"] == "undone"
+
+
+def test_a_file_that_cannot_be_put_back_keeps_no_other_from_it(host: Any, monkeypatch: Any) -> None:
+    etc, _folder, write_down = host
+    watched = write_down()
+    put = guard.Guard._put
+
+    def broken(self: Any, path: str, wanted: Any) -> None:
+        if path.endswith("gone"):
+            _no_space()
+        put(self, path, wanted)
+    watched.write()
+    monkeypatch.setattr(guard.Guard, "_put", broken)
+    watched.undo("told")
+    assert (etc / "kept").read_text() == "old\n" and os.readlink(etc / "link") == "kept" and not (etc / "deep").exists()
+    assert watched.state()["left"] == ["{0}: No space left on device".format(etc / "gone")]

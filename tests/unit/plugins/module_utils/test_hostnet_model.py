@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.kvmfleet.core.plugins.module_utils import _hostnet_record
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet import choose_system, conflicts, kernel_modules, render
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import NAME_MAX, SYSTEMS, Link, fit
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_plan import make_plan
@@ -67,6 +68,19 @@ BAD = [
     ([{"name": "a", "type": "isolated", "vlan": 3}], "[0].vlan", "means nothing"),
     ([{"name": "a", "type": "isolated", "brigde": "x"}], "[0].brigde", "Perhaps bridge"),
     ([{"name": "a", "type": "switch"}], "[0].type", "isolated"),
+    ([{"name": "a", "type": "isolated", "nameservers": ["192.0.2.53"]}], "[0].nameservers", "asked by nobody"),
+    ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "dhcp_ranges": "10.1.0.5-10.1.0.9", "nameservers": "192.0.2.53"}], "[0].nameservers",
+     "dns: true"),
+    ([{"name": "a", "link": "eth1", "addresses": ["10.0.0.2/32"], "gateway4": "169.254.0.1"}], "[0].gateway4", "10.0.0.2/32"),
+    ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "out": "br-a"}], "[0].out", "not a link"),
+    ([{"name": "a", "type": "vxlan", "vni": 1, "peers": "10.1.0.2", "addresses": ["10.1.0.1/24"]}], "[0].peers", "through itself"),
+    ([dict(LAN, routes=["10.0.0.0/8"])], "[0].routes[0]", "not a route"),
+    ([dict(LAN, routes=[{"to": "10.0.0.1/8", "via": "192.0.2.9"}])], "[0].routes[0].to", "10.0.0.0/8"),
+    ([dict(LAN, routes=[{"to": "0.0.0.0/0", "via": "192.0.2.9"}])], "[0].routes[0].to", "gateway4"),
+    ([dict(LAN, routes=[{"to": "10.0.0.0/8", "via": "192.0.3.9"}])], "[0].routes[0].via", "outside"),
+    ([dict(LAN, routes=[{"to": "fd00::/8", "via": "fe80::1"}])], "[0].routes[0]", "IPv6 address"),
+    ([dict(LAN, routes=[{"to": "10.0.0.0/8"}, {"to": "10.0.0.0/8", "via": "192.0.2.9"}])], "[0].routes[1].to", "twice"),
+    ([{"name": "a", "type": "nat", "addresses": ["10.1.0.1/24"], "routes": [{"to": "10.9.0.0/16"}]}], "[0].routes", "means nothing"),
     ([{"name": "Bad Name", "type": "isolated"}], "[0].name", "RFC 1123"),
 ]
 
@@ -78,6 +92,40 @@ def test_bad_declarations_are_refused_with_their_place(declared: List[Dict[str, 
     assert info.value.option == "host_network_networks" + option
     assert message in str(info.value)
     assert info.value.remedy
+
+
+def test_static_routes_are_kept_or_given_up_on_purpose() -> None:
+    links = [replace(link, routes=("10.0.0.0/8 via 192.0.2.254",)) if link.name == "eth0" else link for link in LINKS]
+    with pytest.raises(SpecError, match="eth0 has static routes that would be lost: 10.0.0.0/8 via 192.0.2.254") as info:
+        plan([LAN], links=links)
+    assert info.value.option == "host_network_networks[0].routes" and info.value.code == "would_lose_routes"
+    assert plan([dict(LAN, routes=[{"to": "10.0.0.0/8", "via": "192.0.2.254"}])], links=links).networks[0].routes == (("10.0.0.0/8", "192.0.2.254"),)
+    assert plan([dict(LAN, routes=[])], links=links).networks[0].routes == ()
+    assert plan([{"name": "iso", "type": "isolated"}], links=links).networks, "a link that nobody touches"
+    # Those of a bridge of ours are what an earlier run was told
+    bridge = [Link("br-lan", "bridge", routes=("10.0.0.0/8 via 192.0.2.254",))]
+    record = _hostnet_record.render(plan([LAN]), {})[_hostnet_record.RECORD][1]
+    assert plan([LAN], links=LINKS + bridge, files={_hostnet_record.RECORD: record}).networks
+    with pytest.raises(SpecError, match="br-lan has static routes"):
+        plan([LAN], links=LINKS + bridge)
+
+
+@pytest.mark.parametrize("kind, remedy", [("bond", "of type bond"), ("vlan", "Use type: vlan"), ("macvlan", "physical link")])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_link_that_the_site_makes_is_taken_over_by_networkd_alone(kind: str, remedy: str, system: str) -> None:
+    links = LINKS + [Link("theirs0", kind)]
+    declared = [{"name": "a", "link": "theirs0"}]
+    if system == "networkd":
+        assert plan(declared, system, links=links).device("theirs0") is not None
+        return
+    with pytest.raises(SpecError, match=remedy) as info:
+        plan(declared, system, links=links)
+    assert info.value.option == "host_network_networks[0].link" and system in str(info.value)
+
+
+def test_traffic_may_leave_by_the_bridge_of_another_network() -> None:
+    done = plan([LAN, {"name": "in", "type": "nat", "addresses": ["10.1.0.1/24"], "out": "br-lan"}])
+    assert any('oifname "br-lan" masquerade' in text for unused, text in render(done).values())
 
 
 def test_a_port_of_another_bridge_is_refused() -> None:

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import configparser
+import json
 import stat
 import subprocess
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from typing import Any, Dict, List
 
 import pytest
@@ -16,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.kvmfleet.core.plugins.module_utils import (
+    _hostnet_firewall,
     _hostnet_ifupdown,
     _hostnet_libvirt,
     _hostnet_netplan,
@@ -24,9 +27,10 @@ from ansible_collections.kvmfleet.core.plugins.module_utils import (
     _hostnet_nm,
     _hostnet_ovs,
 )
+from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_model import Link
 from ansible_collections.kvmfleet.core.plugins.module_utils._hostnet_networkd import parse_ini
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
-from ansible_collections.kvmfleet.core.tests.unit.plugins.module_utils.hostnet_cases import ALL, LAN, declarations, plan
+from ansible_collections.kvmfleet.core.tests.unit.plugins.module_utils.hostnet_cases import ALL, LAN, LINKS, declarations, plan
 
 many = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 OVS = [dict(item, backend="openvswitch") for item in ALL if item["name"] in ("lan", "v10", "v20", "overlay", "pair")]
@@ -118,6 +122,26 @@ def test_netplan_conflicts(text: str, stanzas: List[str]) -> None:
     assert sorted({c.stanza for c in found}) == stanzas
 
 
+@pytest.mark.parametrize("text, said", [
+    ("network:\n  version: 2\n  renderer: NetworkManager\n", "NetworkManager"),
+    ("network:\n  version: 2\n  renderer: networkd\n  ethernets:\n    eth0: {dhcp4: true}\n  wifis:\n    wlan0:\n      renderer: NetworkManager\n", "networkd"),
+    ("network:\n  ethernets:\n    eth0:\n      renderer: NetworkManager\n", ""),
+    ("network: {version: 2, renderer: NetworkManager, ethernets: {}}\n", "NetworkManager"),
+    ("network: {ethernets: {eth0: {renderer: NetworkManager}}}\n", ""),
+    ('{"network": {"renderer": "NetworkManager", "ethernets": {"eth0": {"renderer": "networkd"}}}}', "NetworkManager"),
+    ("# renderer: NetworkManager\nnetwork:\n    # renderer: NetworkManager\n    'renderer': \"networkd\"   # for now\n", "networkd"),
+])
+def test_netplan_hands_over_to_whom_it_says(text: str, said: str) -> None:
+    assert _hostnet_netplan.renderer(text) == said
+
+
+def test_netplan_does_not_define_the_sites_bond_as_another_thing() -> None:
+    links = LINKS + [Link("bond0", "bond")]
+    network = yaml.safe_load(_hostnet_netplan.render(plan([{"name": "a", "type": "vlan", "link": "bond0", "vlan": 5}], "netplan", links=links))[
+        _hostnet_netplan.PATH][1])["network"]
+    assert network["vlans"]["bond0.5"]["link"] == "bond0" and "ethernets" not in network
+
+
 # --- systemd-networkd
 
 
@@ -161,6 +185,57 @@ def test_networkd_adds_a_vlan_to_a_link_that_others_configure() -> None:
     text = files["/etc/systemd/network/00-kvmfleet-eth1.network"][1]
     assert parse_ini(text) == [("Match", {"Name": ["eth1"]}), ("Network", {"DHCP": ["yes"], "Address": ["10.0.0.1/8", "10.0.0.2/8"]}),
                                ("Network", {"VLAN": ["eth1.5"]})]
+
+
+SITE = {"/etc/systemd/network/10-eth0.network": "[Match]\nName=eth0\n[Link]\nMTUBytes=9000\nRequiredForOnline=yes\n[Network]\nVLAN=mgmt5\nVLAN=san6\n"
+        "MACVLAN=mv0\nLinkLocalAddressing=no\nAddress=192.0.2.9/24\n",
+        "/etc/systemd/network/10-eth0.network.d/tunnel.conf": "[Network]\nTunnel=sit1\n"}
+
+
+def test_networkd_keeps_what_is_on_top_of_a_link_and_how_the_link_is_set() -> None:
+    text = _hostnet_networkd.render(plan([LAN], files=SITE))["/etc/systemd/network/00-kvmfleet-eth0.network"][1]
+    eth0 = _sections(text)
+    assert eth0["Network"] == {"Bridge": ["br-lan"], "VLAN": ["mgmt5", "san6"], "MACVLAN": ["mv0"], "Tunnel": ["sit1"], "LinkLocalAddressing": ["no"],
+                               "IPv6AcceptRA": ["no"]}
+    assert eth0["Link"] == {"MTUBytes": ["9000"], "RequiredForOnline": ["no"]}
+    told = _sections(_hostnet_networkd.render(plan([dict(LAN, mtu=1400)], files=SITE))["/etc/systemd/network/00-kvmfleet-eth0.network"][1])
+    assert told["Link"]["MTUBytes"] == ["1400"]
+    assert not _hostnet_networkd.conflicts(plan([LAN], files=SITE))
+
+
+def test_networkd_refuses_what_would_be_gone_after_the_next_boot() -> None:
+    links = [replace(link, addresses=(), gateways=(), management=False) for link in LINKS] + [
+        Link("mgmt5", "vlan", addresses=("192.0.2.10/24",), gateways=("192.0.2.1",), management=True, parent="eth0")]
+    declared = [{"name": "lan", "link": "eth0"}]
+    assert not _hostnet_networkd.conflicts(plan(declared, links=links, files=SITE))
+    bare = {"/etc/systemd/network/10-eth0.network": "[Match]\nName=eth0\n"}
+    assert ["mgmt5" in c.reason for c in _hostnet_networkd.conflicts(plan(declared, links=links, files=bare))] == [True]
+    rules = {"/etc/systemd/network/10-eth0.network": "[Match]\nName=eth0\n[RoutingPolicyRule]\nFrom=192.0.2.10\nTable=100\n"}
+    assert [c.stanza for c in _hostnet_networkd.conflicts(plan([LAN], files=rules))] == ["[RoutingPolicyRule]"]
+
+
+ROUTED = [dict(LAN, addresses=["192.0.2.10/24", "2001:db8::10/64"],
+               routes=[{"to": "10.0.0.0/8", "via": "192.0.2.254"}, {"to": "10.7.0.0/16"}, {"to": "2001:db8:1::/48", "via": "fe80::1"}])]
+
+
+def test_routes_on_every_system() -> None:
+    text = _hostnet_networkd.render(plan(ROUTED))["/etc/systemd/network/00-kvmfleet-br-lan.network"][1]
+    assert [pairs for name, pairs in parse_ini(text) if name == "Route"] == [
+        {"Destination": ["10.0.0.0/8"], "Gateway": ["192.0.2.254"]}, {"Destination": ["10.7.0.0/16"], "Scope": ["link"]},
+        {"Destination": ["2001:db8:1::/48"], "Gateway": ["fe80::1"]}]
+    bridge = yaml.safe_load(_hostnet_netplan.render(plan(ROUTED, "netplan"))[_hostnet_netplan.PATH][1])["network"]["bridges"]["br-lan"]
+    assert bridge["routes"] == [{"to": "0.0.0.0/0", "via": "192.0.2.1"}, {"to": "10.0.0.0/8", "via": "192.0.2.254"}, {"to": "10.7.0.0/16", "scope": "link"},
+                                {"to": "2001:db8:1::/48", "via": "fe80::1"}]
+    with pytest.raises(SpecError, match="10.7.0.0/16"):
+        _hostnet_netplan.render(plan(ROUTED, "netplan", renderer="NetworkManager"))
+    lines = _stanzas(_hostnet_ifupdown.render(plan(ROUTED, "ifupdown"))[_hostnet_ifupdown.PATH][1])["br-lan"]
+    assert [line for line in lines if "route" in line] == [
+        "up ip -4 route replace 10.0.0.0/8 via 192.0.2.254 dev br-lan", "up ip -4 route replace 10.7.0.0/16 dev br-lan",
+        "up ip -6 route replace 2001:db8:1::/48 via fe80::1 dev br-lan"]
+    assert lines.index("up ip -6 route replace 2001:db8:1::/48 via fe80::1 dev br-lan") > lines.index("inet6 static")
+    keyfile = _sections(_hostnet_nm.render(plan(ROUTED, "networkmanager"))["/etc/NetworkManager/system-connections/kvmfleet-br-lan.nmconnection"][1])
+    assert keyfile["ipv4"]["route1"] == ["10.0.0.0/8,192.0.2.254"] and keyfile["ipv4"]["route2"] == ["10.7.0.0/16"]
+    assert keyfile["ipv6"]["route1"] == ["2001:db8:1::/48,fe80::1"]
 
 
 @pytest.mark.parametrize("path, text, hit", [
@@ -356,3 +431,48 @@ def test_libvirt_takes_the_networks() -> None:
                 network.undefine()
     finally:
         conn.close()
+
+
+# --- what the site's own firewall makes of NAT
+
+
+def _ruleset(policy: str, *rules: Any, hook: str = "input", more: Any = ()) -> str:
+    chain = {"family": "ip", "table": "filter", "name": "CHAIN", "hook": hook, "type": "filter", "prio": 0, "policy": policy}
+    return json.dumps({"nftables": [{"metainfo": {}}, {"chain": chain}, {"chain": {"family": "ip", "table": "filter", "name": "user"}}] + [
+        {"rule": {"family": "ip", "table": "filter", "chain": name, "expr": expr}} for name, expr in [("CHAIN", rule) for rule in rules] + list(more)]})
+
+
+def _on(bridge: str) -> Any:
+    return {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": bridge}}
+
+
+PORTS = {"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": {"set": [53, 67]}}}
+TO_USER = [{"jump": {"target": "user"}}]
+
+
+@pytest.mark.parametrize("ruleset, told", [
+    (_ruleset("accept"), []), (_ruleset("drop"), ["no DHCP"]), (_ruleset("accept", [{"counter": {}}, {"reject": None}]), ["no DHCP"]),
+    (_ruleset("accept", [_on("eth0"), {"drop": None}]), []), (_ruleset("drop", [_on("br-served"), {"accept": None}]), []),
+    (_ruleset("drop", [PORTS, {"accept": None}]), []), (_ruleset("drop", TO_USER, more=[("user", [_on("br-served"), {"accept": None}])]), []),
+    (_ruleset("drop", TO_USER, more=[("user", [_on("eth0"), {"accept": None}])]), ["no DHCP"]),
+    (_ruleset("drop", hook="forward"), ["do not get out", "do not get out"]), (_ruleset("drop", hook="output"), []),
+])
+def test_a_firewall_that_drops_what_nat_needs_is_told(ruleset: str, told: List[str]) -> None:
+    """Of the two NAT networks one is served by libvirt."""
+    done = plan([item for item in ALL if item["name"] in ("inside", "served")])
+
+    def runner(argv: Any, _timeout: float) -> Any:
+        return (127, "") if argv[0] == "firewall-cmd" else (0, ruleset)
+    found = _hostnet_firewall.warnings(done, runner)
+    assert len(found) == len(told) and all(word in text for word, text in zip(told, found))
+    assert not _hostnet_firewall.warnings(plan([LAN]), runner)
+
+
+@pytest.mark.parametrize("zone, told", [("libvirt", 0), ("trusted", 0), ("public", 2), ("no zone", 2)])
+def test_firewalld_is_asked_for_the_bridges_zone(zone: str, told: int) -> None:
+    done = plan([item for item in ALL if item["name"] in ("inside", "served")])
+
+    def runner(argv: Any, _timeout: float) -> Any:
+        return (0, "running") if argv[1] == "--state" else (int(zone == "no zone"), zone)
+    found = _hostnet_firewall.warnings(done, runner)
+    assert len(found) == told and all("--zone=libvirt --add-interface=br-" in text for text in found)
