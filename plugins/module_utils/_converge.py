@@ -286,11 +286,21 @@ class Converger:
         booked = self._unfinished(plan, plan.metadata)
         if plan.kind == "create" or plan.define:
             _metadata.store(plan.root, dataclasses.replace(booked, hopeless=[]))
-            domain = self.host.conn.defineXMLFlags(_domain_xml.to_string(plan.root), libvirt.VIR_DOMAIN_DEFINE_VALIDATE if validate else 0)
+            domain = self._define(plan, plan.root, libvirt.VIR_DOMAIN_DEFINE_VALIDATE if validate else 0)
             if plan.record is not None and plan.record.active:
                 write_metadata(domain, booked)  # into the running definition, which readers may see
         elif plan.mark:
             write_metadata(self._domain(plan), booked)
+
+    def _define(self, plan: VmPlan, root: ET.Element, flags: int) -> libvirt.virDomain:
+        try:
+            return self.host.conn.defineXMLFlags(_domain_xml.to_string(root), flags)
+        except libvirt.libvirtError as exc:
+            there = self.host.look_at(plan.spec.name) if plan.kind == "create" else None
+            if there is None or there.uuid == plan.spec.uuid:
+                raise
+            raise FleetError("VM {0} has come to be in this moment, by another run or by libvirt, which ends what a killed run has asked for. Run again"
+                             .format(plan.spec.name), "busy") from exc
 
     @staticmethod
     def _unfinished(plan: VmPlan, meta: VmMetadata) -> VmMetadata:

@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 import libvirt
 import pytest
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _metadata, _volume_job
+from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _metadata, _volume_job
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
 MIB = 1 << 20
@@ -384,3 +384,17 @@ def test_a_fault_of_ours_leaves_nothing(place, monkeypatch):
     failed = place.run("vm_set", vms=[item(place, "a"), item(place, "b")], fails=True)
     assert failed["reason"] == "internal" and "embedded null character" in failed["msg"]
     assert place.domains() == [] and place.files() == []
+
+
+def test_a_definition_that_libvirt_ends_late_for_a_killed_run(place, monkeypatch):
+    """It was not there when the run looked. The next one sees it."""
+    whole = _domain_xml.to_string
+
+    def late(root):
+        if not place.domains():
+            place.define("web")
+        return whole(root)
+    monkeypatch.setattr(_domain_xml, "to_string", late)
+    failed = place.run("vm_set", vms=[item(place)], fails=True)
+    assert (failed["reason"], place.name() in failed["msg"]) == ("busy", True)
+    assert [d.name() for d in place.domains()] == [place.name()] and metadata(place) is None and place.files() == []
