@@ -8,7 +8,7 @@ DOCUMENTATION = r"""
 name: plain
 type: stdout
 short_description: Failures in words, at the end of the output
-version_added: 1.0.0
+version_added: 0.1.0
 author: kvmfleet contributors (@kvmfleet)
 description:
   - The output of P(ansible.builtin.default#callback), with failures as words instead of JSON and excerpts of source. A host that fails or is unreachable has

@@ -60,7 +60,7 @@ def _retry(attempt: Callable[[], None], timeout_s: float, subject: str, message:
                 raise FleetError(message, code) from exc
         if not waited:
             waited = True
-            _progress.say(subject, "waiting for another run, {0:g} s at most".format(timeout_s))
+            _progress.say(subject, "waiting for another run, {0:.0f} s at most".format(timeout_s))
         time.sleep(delay)
         delay = min(delay * 1.5, 0.1)
 

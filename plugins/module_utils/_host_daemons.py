@@ -167,6 +167,7 @@ class DaemonConverger:
         self.look()
         before = self._state()
         actions: List[str] = []
+        self._refuse()
         for step in (self._end_others, self._enable, self._listen, self._switch_tls, self._restart_owed):
             actions += step(check)
         if not check:
@@ -222,12 +223,22 @@ class DaemonConverger:
         names = [tls_socket(other)] + [name for service in services for name in sockets_of(service) + [service + ".service"]]
         return [self._unit(name) for name in names if self._unit(name).there and (self._unit(name).active or self._unit(name).file_state == "enabled")]
 
+    def _refuse(self) -> None:
+        """What cannot be, before anything is touched: the other kind must not be ended for one that does not start."""
+        masked = [name for name in self._wanted() if self._unit(name).file_state.startswith("masked")]
+        if masked:
+            raise SpecError("kind", self.kind, "{0} is masked: somebody does not want it to run".format(masked[0]), "systemctl unmask {0}".format(
+                " ".join(masked)), "daemon_masked")
+        if self.tls is None and any(unit.name in map(tls_socket, KINDS) for unit in self._others()):
+            self.tls = True     # not asked about, it stays as it is: on
+        if self.tls and not self._tls_unit().there:
+            raise SpecError("tls", self.tls, "this system has no {0}".format(self._tls_unit().name), "Install libvirt's daemon with TLS, or use SSH",
+                            "unsupported")
+
     def _end_others(self, check: bool) -> List[str]:
         """End the other kind, sockets first, so that nobody starts its services again. Running VMs do not notice, and the new daemons find them."""
         others = self._others()
         running, starting = [unit.name for unit in others if unit.active], [unit.name for unit in others if unit.file_state == "enabled"]
-        if self.tls is None and any(unit.name in map(tls_socket, KINDS) for unit in others):
-            self.tls = True     # not asked about, it stays as it is: on
         if not check:
             if running:
                 self._systemctl("stop", running)
@@ -236,10 +247,6 @@ class DaemonConverger:
         return (["stop {0}".format(" ".join(running))] if running else []) + (["disable {0}".format(" ".join(starting))] if starting else [])
 
     def _enable(self, check: bool) -> List[str]:
-        masked = [name for name in self._wanted() if self._unit(name).file_state.startswith("masked")]
-        if masked:
-            raise SpecError("kind", self.kind, "{0} is masked: somebody does not want it to run".format(masked[0]), "systemctl unmask {0}".format(
-                " ".join(masked)), "daemon_masked")
         names = [name for name in self._wanted() if not self._unit(name).enabled]
         if names and not check:
             self._systemctl("enable", names)
@@ -261,8 +268,6 @@ class DaemonConverger:
         socket = self._tls_unit()
         if self.tls is None or (socket.active == self.tls and (socket.file_state == "enabled") == self.tls):
             return []
-        if not socket.there:
-            raise SpecError("tls", self.tls, "this system has no {0}".format(socket.name), "Install libvirt's daemon with TLS, or use SSH", "unsupported")
         if not check:
             self._systemctl("enable" if self.tls else "disable", [socket.name])
             if self.tls:

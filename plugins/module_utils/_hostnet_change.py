@@ -149,6 +149,16 @@ def write_down(change: Change, token: str, deadline_s: float, folder: str = guar
             raise FleetError("Open vSwitch's database cannot be saved: {0}".format(text), "open_vswitch")
     size = RESERVE + sum(os.path.getsize(os.path.join(folder, "before", name)) for name in os.listdir(os.path.join(folder, "before")))
     reserves = _reserve(folder, sorted(change.files), size)
+    try:
+        _write_change(change, token, deadline_s, folder, entries, switches, reserves)
+    except OSError:
+        for path in reserves:  # nothing names them yet
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        raise
+
+
+def _write_change(change: Change, token: str, deadline_s: float, folder: str, entries: List[Dict[str, Any]], switches: str, reserves: List[str]) -> None:
     for name in ("guard", "lock"):
         with guard.locked(folder, name):
             pass        # so that their files are there

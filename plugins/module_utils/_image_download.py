@@ -127,7 +127,7 @@ def _open(url: str, access: Access, headers: Dict[str, str]) -> Any:
             if not origin_of(there):
                 raise FleetError("Cannot download {0}: the server points to {1}, which is no http or https address. Correct the url of the image".format(
                     url, there), "download_failed") from None
-            if here.startswith("https:") and not there.startswith("https:"):
+            if urlsplit(here).scheme == "https" and urlsplit(there).scheme != "https":
                 raise FleetError("Cannot download {0}: the server points to {1}, which is not encrypted. Write that address as the url of the image if "
                                  "it is to be trusted".format(url, there), "download_failed") from None
             here = there

@@ -151,7 +151,7 @@ def remove_stale_folders(folder: str, names: Pattern[str], older_s: float = 8640
     for entry in os.scandir(folder):
         if not names.match(entry.name) or not entry.is_dir(follow_symlinks=False):
             continue
-        with contextlib.suppress(FileNotFoundError, PermissionError):  # somebody else removes it too, or it is somebody else's
+        with contextlib.suppress(FileNotFoundError, PermissionError, ImageError):  # somebody else removes it too, or it is somebody else's
             files = list(os.scandir(entry.path))
             newest = max(item.stat(follow_symlinks=False).st_mtime for item in [entry] + files)
             if newest >= time.time() - older_s:

@@ -440,11 +440,14 @@ _NOTIFICATIONS: Dict[str, Dict[str, Any]] = {
 
 def _told(settings: Settings, groups: Sequence[str]) -> List[Tuple[Mapping[str, Any], str]]:
     """Each notification with each organization that has it: the operators' own, or those of groups. Raises SpecError."""
-    told = []
+    told: List[Tuple[Mapping[str, Any], str]] = []
     for number, given in enumerate(settings.notifications):
         for group in given.get("groups") or [settings.organization]:
             if given.get("groups") and group not in groups:
                 raise SpecError("awx_configure_notifications[{0}].groups".format(number), group, "is not in kvmfleet_groups", nearest(group, groups))
+            if any(other["name"] == given["name"] and group == organization for other, organization in told):
+                raise SpecError("awx_configure_notifications[{0}].name".format(number), given["name"], "is given twice for {0}".format(group),
+                                "Give each its own name")
             told.append((given, group))
     return told
 

@@ -12,6 +12,8 @@ from typing import Any, Collection, Dict, Iterable, List, Mapping, Optional, Seq
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Host
 
+# Modes of forwarding of libvirt networks whose guests are reached from their host only; where the site does the NAT itself libvirt says open.
+_BEHIND = ("nat", "isolated", "open")
 # Names that mean something to Ansible already.
 _TAKEN = ("all", "ungrouped", "localhost", "127.0.0.1", "::1")
 _SAID = ("uuid", "phase", "group", "namespace", "set", "index", "image", "flavor", "description")
@@ -105,12 +107,12 @@ def is_behind(nic: Mapping[str, Any], forward: Optional[str], sources: Mapping[s
     """Whether the addresses of a NIC can only be reached from the VM's host.
 
     :param forward: how its libvirt network forwards
-    :param sources: see L(reachable_sources); of those not in there, networks with NAT and isolated ones are not reachable
+    :param sources: see L(reachable_sources); of those not in there, networks with NAT, isolated and open ones (host_network's NAT) are not reachable
     """
     said = sources.get("{0} {1}".format(nic["type"], nic["source"]))
     if said is not None:
         return not said
-    return nic["type"] == "network" and forward in ("nat", "isolated")
+    return nic["type"] == "network" and forward in _BEHIND
 
 
 def needs_jump(vm: Mapping[str, Any], entry: Mapping[str, Any], networks: Iterable[Mapping[str, Any]], sources: Mapping[str, bool]) -> bool:

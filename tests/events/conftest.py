@@ -36,7 +36,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh
 # As awx_configure names them
 SCALE, CREATE, DELETE = "kvmfleet: Scale a set of VMs", "kvmfleet: Create VMs", "kvmfleet: Delete VMs"
 CATALOGS = {"kvmfleet_images": {"debian:12": {}}, "kvmfleet_flavors": {"small": {"vcpus": 1, "memory": "1GiB"}}, "kvmfleet_networks": {"default": {}},
-            "kvmfleet_groups": {"blue": {}}}
+            "kvmfleet_groups": {"blue": {}}, "kvmfleet_storage_classes": {"ssd": {"pool": "fast"}}}
 DEADLINE_S = 300
 RULEBOOKS = os.path.join(ROOT, "extensions", "eda", "rulebooks")
 
@@ -149,7 +149,8 @@ class Rulebook:
 
 def job_templates():
     """All that awx_configure makes, by name."""
-    settings = _awx.Settings("https://git.example.org/fleet.git", "ee:1", hosts=[Host("kvm1", zone="east", region="eu")])
+    hosts = [Host("kvm1", zone="east", region="eu"), Host("kvm2", zone="west", region="us")]
+    settings = _awx.Settings("https://git.example.org/fleet.git", "ee:1", hosts=hosts)
     made = _awx.objects(settings, Catalogs(CATALOGS), CATALOGS)
     return {template["name"]: template for template in made["controller_templates"]}
 

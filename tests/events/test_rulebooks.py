@@ -119,7 +119,8 @@ def test_awx_takes_every_request_that_the_filter_lets_pass():
     """The largest and the smallest of each operation, by the templates for operators and for a group: nothing is refused, nothing dropped."""
     owner = {"vm_group": "blue", "vm_namespace": "prod"}
     largest = {
-        "create": dict(AWX_VM, vm_count=2, vm_network="default", vm_zone="east", vm_region="eu", vm_host="kvm1", vm_labels={"a": "b"}, **owner),
+        "create": dict(AWX_VM, vm_count=2, vm_network="default", vm_zone="east", vm_region="eu", vm_host="kvm1", vm_disk="2GiB",
+                       vm_storage_class="ssd", vm_spread="host", **owner),
         "delete": dict(owner, vm_count=2, vm_confirm=2), "power": dict(owner, vm_count=2, vm_action="start"),
         "scale": dict(owner, vm_count=2, vm_direction="up", vm_min=1, vm_max=3, vm_step=1, vm_cooldown=0, vm_alert="x", vm_ssh_key="none")}
     titles = {"create": "Create VMs", "delete": "Delete VMs", "power": "Change the power state of VMs", "scale": "Scale a set of VMs"}
@@ -135,7 +136,7 @@ def test_awx_takes_every_request_that_the_filter_lets_pass():
                 assert ignored == (["vm_group"] if who == "blue" and "vm_group" in given else [])
                 assert variables["vm_group"] == ("blue" if who == "blue" else given.get("vm_group", "-"))
         for name in set(smallest) | set(FILTER["AWX_DROPS"].get(operation, ())):
-            wrong = dict(body, operation=operation, vm_name="web", **({name: None} if name in smallest else {name: VM.get(name, "ssd")}))
+            wrong = dict(body, operation=operation, vm_name="web", **({name: None} if name in smallest else {name: VM.get(name, {"a": "b"})}))
             with pytest.raises(FILTER["Refusal"], match=name):
                 FILTER["read"](wrong, list(largest), True)
 

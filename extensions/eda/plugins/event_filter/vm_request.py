@@ -110,9 +110,9 @@ OPERATIONS: Dict[str, Dict[str, Reader]] = {
                   vm_cooldown=_number(0, 604800), vm_alert=_word, vm_ssh_key=_key),
 }
 REQUIRES: Dict[str, Tuple[str, ...]] = {"create": (), "delete": (), "power": ("vm_action",), "scale": ()}
-# What the surveys of AWX's job templates want besides, and what they do not ask.
+# What the surveys of AWX's job templates want besides, and what those of a group do not ask.
 AWX_REQUIRES: Dict[str, Tuple[str, ...]] = {"create": ("vm_image", "vm_flavor", "vm_ssh_key")}
-AWX_DROPS: Dict[str, Tuple[str, ...]] = {"create": ("vm_vcpus", "vm_memory", "vm_disk", "vm_storage_class", "vm_spread", "vm_state")}
+AWX_DROPS: Dict[str, Tuple[str, ...]] = {"create": ("vm_vcpus", "vm_memory", "vm_labels", "vm_state")}
 
 
 def read(payload: Any, operations: List[str], awx: bool = False) -> Dict[str, Any]:

@@ -142,6 +142,21 @@ def test_one_kind_takes_over_from_the_other(kind, other, files, monkeypatch):
     assert systemd.units[systemd.main + ".socket"] == [True, "enabled"] and systemd.units[_host_daemons.tls_socket(kind)] == [True, "enabled"]
 
 
+@pytest.mark.parametrize("flaw", ["masked", "no TLS"])
+def test_the_other_kind_is_not_ended_for_one_that_cannot_start(flaw, files, monkeypatch):
+    both = dict(Systemd("monolithic").units)
+    systemd = Systemd("modular", **both)
+    for unit in both.values():
+        unit[:] = [True, "enabled"]
+    if flaw == "masked":
+        systemd.units["virtqemud.socket"][1] = "masked"
+    else:
+        del systemd.units[_host_daemons.tls_socket("modular")]
+    with pytest.raises(SpecError):
+        converger(systemd, files, monkeypatch, kind="modular").converge(False)
+    assert all(unit == [True, "enabled"] for name, unit in systemd.units.items() if name in both)
+
+
 def test_an_idle_daemon_is_left_alone(files, monkeypatch):
     systemd = Systemd()
     converge(systemd, files, monkeypatch)
