@@ -478,7 +478,7 @@ def notify(made: Dict[str, List[Dict[str, Any]]], settings: Settings) -> None:
     """
     own = settings.organization
     heard = {_notification_name(given, organization): given.get("events") or EVENTS[:1]
-          for given in settings.notifications for organization in given.get("groups") or [own]}
+             for given in settings.notifications for organization in given.get("groups") or [own]}
     for kind in ("controller_templates", "controller_projects", "controller_inventory_sources"):
         for item in made[kind]:
             organization = (item.get("extra_vars") or {}).get("vm_group") or own

@@ -300,7 +300,8 @@ def test_what_is_given_wins_by_name_and_is_added(objects):
 def test_who_is_told_of_jobs():
     mail = {"host": "mail.example.org", "sender": "awx@example.org", "recipients": ["ops@example.org"], "password": None}
     settings = _awx.Settings("u", "e", hosts=HOSTS, notifications=[
-        {"name": "operators", "mail": mail}, {"name": "chat", "events": ["success", "started"], "groups": ["red", "blue"], "webhook": {"url": "https://x.example.org"}},
+        {"name": "operators", "mail": mail},
+        {"name": "chat", "events": ["success", "started"], "groups": ["red", "blue"], "webhook": {"url": "https://x.example.org"}},
         {"name": "reds", "events": ["error", "success"], "groups": ["red"], "mail": dict(mail, use_tls=True, password="s3cret")}])
     made = _awx.objects(settings, Catalogs(CATALOGS), CATALOGS)
     _awx.notify(made, settings)

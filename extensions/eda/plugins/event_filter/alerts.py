@@ -8,9 +8,9 @@ Runs in ansible-rulebook, where collections cannot be imported.
 """
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
-import runpy
 from typing import Any, Dict, List, Tuple
 
 DOCUMENTATION = r"""
@@ -36,7 +36,10 @@ _SET = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61
 _FINGERPRINT = re.compile(r"[0-9a-f]{1,64}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 _MOST_ALERTS = 50  # of one set: the oldest
-_REFUSAL = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "_refusal.py"))
+_SPEC: Any = importlib.util.spec_from_file_location("_refusal", os.path.join(os.path.dirname(os.path.abspath(__file__)), "_refusal.py"))
+_MODULE = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_MODULE)
+_REFUSAL = vars(_MODULE)
 Refusal = _REFUSAL["Refusal"]
 
 

@@ -8,9 +8,9 @@ and no playbook ever sees what an outsider wrote. Runs in ansible-rulebook, wher
 """
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
-import runpy
 from typing import Any, Callable, Dict, List, Tuple
 
 DOCUMENTATION = r"""
@@ -50,7 +50,10 @@ _SIZE = re.compile(r"[0-9]{1,6}(\.[0-9]{1,3})?[KMGT](i?B)?")
 _KEY = re.compile(r"none|(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-[a-z0-9-]{1,40}@openssh\.com) "
                   r"[A-Za-z0-9+/]{16,2000}={0,3}( [A-Za-z0-9@._+-]{1,100})?")
 _MOST_NAMES = 100
-_REFUSAL = runpy.run_path(os.path.join(os.path.dirname(os.path.abspath(__file__)), "_refusal.py"))
+_SPEC: Any = importlib.util.spec_from_file_location("_refusal", os.path.join(os.path.dirname(os.path.abspath(__file__)), "_refusal.py"))
+_MODULE = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_MODULE)
+_REFUSAL = vars(_MODULE)
 Refusal = _REFUSAL["Refusal"]
 
 Reader = Callable[[Any], Any]
