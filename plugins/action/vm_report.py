@@ -13,6 +13,7 @@ from ansible.utils.display import Display
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils import _last_run, _report
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._action import hand_on
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import who
 
 display = Display()
 
@@ -88,7 +89,7 @@ class ActionModule(ActionBase):
                 undone += names
             else:
                 left.append("{0} on {1} could not be taken back: {2}. Delete {3} when that is mended".format(
-                    _report.who(names), host, _report.user_message(result), "it" if len(names) == 1 else "them"))
+                    who(names), host, _report.user_message(result), "it" if len(names) == 1 else "them"))
         return undone, left
 
     def _context(self, plan: Mapping[str, Any], undone: List[str]) -> _report.Context:

@@ -33,8 +33,8 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import user_message, who
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import plain
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import user_message
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import plain, who
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 _OWN = tuple(os.path.join(_ROOT, folder, "") for folder in ("playbooks", "roles"))

@@ -13,8 +13,8 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, hu
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_filters import vcpus_text
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_report import Fleet, Resource, amount, zone_names
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._last_run import read_run
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, who
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import plain
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import plain, who
 
 # State of a VM -> how its blocks look. The page explains each in its legend; KINDS is their order within a bar.
 _LOOKS = {"running": "run", "paused": "hold", "stopping": "busy", "stopped": "stop", "pending": "busy", "building": "busy", "deleting": "busy",

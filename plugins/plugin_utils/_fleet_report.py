@@ -17,9 +17,9 @@ from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, Sp
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._planning import DEFAULT_MEMORY_MIB, DEFAULT_VCPUS, SEED_BYTES, capacities, check_distinct
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, failures, reason_of, sentences, who
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import Report, failures, reason_of, sentences
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import DEFAULT_DISK, Constraints, candidates
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table, who
 
 BAR_WIDTH = 24
 LEGEND = "# in use by running VMs (of a pool: really written), = given out beyond that, . left, ! more given out than there is"

@@ -11,8 +11,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._files import write_text
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._report import who
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import plain
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import plain, who
 
 _MOST_REFUSALS = 50
 _MOST_HOSTS = 20   # refused ones of a group that are listed each; of more, the reasons with an example

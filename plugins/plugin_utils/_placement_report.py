@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 from ansible_collections.kvmfleet.core.plugins.module_utils._placement_model import Decision, Plan
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table, who
 
 _MOST_HOSTS = 20   # beyond that, refused hosts are counted by reason, with an example of each
 _MOST_VMS = 50
@@ -33,8 +33,7 @@ def _refusals(decisions: Sequence[Decision]) -> List[str]:
             groups.setdefault(key, (decision, []))[1].append(decision.name)
     lines = []
     for decision, names in groups.values():
-        who = ", ".join(names[:3]) + (" and {0} more".format(len(names) - 3) if len(names) > 3 else "")
-        lines.append("Not considered for {0}:".format(who))
+        lines.append("Not considered for {0}:".format(who(names)))
         if len(decision.refusals) > _MOST_HOSTS:
             examples = decision.examples
             lines += ["  {0}: {1}, such as: {2}".format("1 host" if count == 1 else "{0} hosts".format(count), code, examples[code]["reason"])

@@ -11,7 +11,7 @@ from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Opt
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import MIB, SpecError, human_size
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._fleet_vms import is_behind
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._request import in_variables, surplus_note
-from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import drop_empty, table, who
 
 _COLUMNS = {"create": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
             "scale": ("name", "host", "state", "result", "vcpus", "memory", "address", "uuid", "key", "ssh"),
@@ -132,11 +132,6 @@ def sentences(texts: Iterable[str]) -> str:
     """Texts after one another, each but the last with an end."""
     *ended, last = texts
     return " ".join([text if text.endswith((".", "!", "?")) else text + "." for text in ended] + [last])
-
-
-def who(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMED])
-    return shown if len(names) <= _NAMED else "{0} and {1} more".format(shown, len(names) - _NAMED)
 
 
 def _grouped(vms: Sequence[Mapping[str, Any]], text_of: Callable[[Mapping[str, Any]], Optional[str]]) -> List[str]:

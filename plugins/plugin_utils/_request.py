@@ -22,6 +22,7 @@ from ansible_collections.kvmfleet.core.plugins.plugin_utils import _keys
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._address_pools import read_pool
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._catalogs import Catalogs, Host, check_allowed, cidrs_of
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._keys import Keys
+from ansible_collections.kvmfleet.core.plugins.plugin_utils._table import who
 from ansible_collections.kvmfleet.core.plugins.plugin_utils._variables import nearest, to_dict, to_list
 
 DEFAULT_NETWORK = "default"
@@ -738,8 +739,7 @@ def check_confirm(values: Mapping[str, Any], count: int, names: Sequence[str] = 
     :param names: of those that would go, where nobody has named them
     """
     confirmed = parse_confirm(values)
-    going = "{0} VMs{1} would be deleted".format(count, " ({0}{1})".format(
-        ", ".join(names[:3]), " and {0} more".format(len(names) - 3) if len(names) > 3 else "") if names else "")
+    going = "{0} VMs{1} would be deleted".format(count, " ({0})".format(who(names)) if names else "")
     if confirmed is not None and confirmed != count and count > 0:
         raise _fail("vm_confirm", confirmed, going, "Give vm_confirm={0} if that is right".format(count), "not_confirmed")
     if confirmed is None and count > 1:

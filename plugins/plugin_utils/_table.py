@@ -18,6 +18,11 @@ def plain(text: Any) -> str:
     return "".join(c for c in " ".join(text.splitlines()).replace("\t", " ") if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
 
 
+def who(names: Sequence[str]) -> str:
+    """Names for a sentence: the first three, and how many there are besides."""
+    return ", ".join(names[:3]) + (" and {0} more".format(len(names) - 3) if len(names) > 3 else "")
+
+
 def shown(value: Any) -> str:
     """One cell's text: a dash for nothing, else as plain() has it."""
     if value is None or value == "" or value == []:
