@@ -50,12 +50,16 @@ def fetch(folder: Path, package: str = "axe-core") -> Path:
         raise AxeMissing("npm is not there, which fetches {0} {1} for the check of accessibility".format(package, VERSION))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="axe-", dir=folder) as made:
-        command = [npm, "pack", "--loglevel=error", "--prefer-offline", "--pack-destination", made, "{0}@{1}".format(package, VERSION)]
-        done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=300, check=False)
+        command = [npm, "pack", "--loglevel=error", "--prefer-offline", "--fetch-retries=1", "--fetch-timeout=30000", "--pack-destination", made,
+                   "{0}@{1}".format(package, VERSION)]
+        try:
+            done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=120, check=False)
+            said = (done.stderr or done.stdout).strip()[:500] if done.returncode else ""
+        except subprocess.TimeoutExpired as exc:
+            said = str(exc)
         found = list(Path(made).glob("*.tgz"))
-        if done.returncode or not found:
-            raise AxeMissing("npm could not fetch {0} {1} for the check of accessibility (is its registry reachable?): {2}".format(
-                package, VERSION, (done.stderr or done.stdout).strip()[:500]))
+        if said or not found:
+            raise AxeMissing("npm could not fetch {0} {1} for the check of accessibility (is its registry reachable?): {2}".format(package, VERSION, said))
         if not is_axe(found[0]):
             raise AxeWrong("what npm fetched as {0} {1} has another hash than {2}, which is the one in tests/browser/axe.py: it is not run".format(
                 package, VERSION, INTEGRITY))
