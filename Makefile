@@ -106,7 +106,7 @@ test-image: packages-image
 	scripts/build-image.sh
 
 integration: packages-test venv  ## Everything against a real libvirtd
-	scripts/with-libvirtd.sh pytest --timeout 900 -n 2 --dist loadfile --durations 15 tests/integration
+	scripts/with-libvirtd.sh pytest --timeout 900 -n 2 --dist loadfile --no-loadscope-reorder --durations 15 tests/integration
 
 .PHONY: molecule molecule-fleet lab-tests awx events browser
 molecule: packages-lab packages-test venv  ## The molecule scenarios, each in a lab of its own; SCENARIO=fleet for one

@@ -18,6 +18,13 @@ from ansible_collections.kvmfleet.core.tests.integration.fleet_lab import Lab, P
 from ansible_collections.kvmfleet.core.tests.integration.places import Place, run
 
 URI = "qemu:///system"
+# Files that take minutes, for one of several workers each: begun late they would keep all others waiting at the end.
+LONGEST = ("test_boot.py", "test_fleet_race.py", "test_fleet.py", "test_playbooks.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first; see the option --no-loadscope-reorder in the Makefile."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ def test_the_pages_say_how_to_install():
     commands = "\n".join(command.text for command in page.commands())
     version = yaml.safe_load((ROOT / "galaxy.yml").read_text())
     assert all(way in commands for way in ("install kvmfleet.core\n", "install git+{0},".format(version["repository"]),
-                                           "--offline kvmfleet-core-{0}.tar.gz".format(version["version"]))), commands
+                                           "--offline build/kvmfleet-core-{0}.tar.gz".format(version["version"]))), commands
     packages = {re.split("[<>=~ ]", line)[0] for line in (ROOT / "meta" / "ee-requirements.txt").read_text().splitlines() if line and line[0] != "#"}
     assert [name for name in sorted(packages) if "pip install " + name not in page.path.read_text()] == []
 
