@@ -300,7 +300,7 @@ class _Planner:
         """What is attached newly and may be written must not be what overlays lie on: they would be spoiled."""
         if not path or disk.readonly or disk.device != "disk" or self._attached(path):
             return
-        uppers = [os.path.basename(upper) for upper in self.host.overlays().get(os.path.realpath(path), [])]
+        uppers = {os.path.basename(upper) for upper in self.host.overlays().get(os.path.realpath(path), [])}
         if uppers:
             raise SpecError(option + (".volume" if disk.volume else ".path"), disk.volume or path, "is the backing file of {0}, which the guest would spoil"
                             .format(", ".join(sorted(uppers)[:3])), "Make a disk of its own (image: ...), or attach it with readonly: true", "volume_in_use")

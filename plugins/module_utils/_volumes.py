@@ -86,8 +86,17 @@ class Pool:
         try:
             return list(self.handle.listAllVolumes())
         except libvirt.libvirtError as exc:
-            if is_gone(exc) or not self.handle.isActive():
+            if is_gone(exc) or self.stopped():
                 return []
+            raise
+
+    def stopped(self) -> bool:
+        """Whether it has been stopped or undefined since it was looked up."""
+        try:
+            return not self.handle.isActive()
+        except libvirt.libvirtError as exc:
+            if is_gone(exc):
+                return True
             raise
 
     def refresh(self, timeout_s: float = 30.0) -> None:
@@ -403,12 +412,17 @@ def overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
     """The paths of overlays by that of their backing file (as it is written, and as it really is), in all pools."""
     found: Dict[str, List[str]] = {}
     for pool in active_pools(conn):
-        pool.refresh_if_possible()
+        try:
+            pool.refresh_if_possible()
+        except libvirt.libvirtError as exc:
+            if is_gone(exc) or pool.stopped():
+                continue  # by somebody else, meanwhile; where it is still defined it is looked at below
+            raise
         for handle in pool.volumes():
             try:
                 volume = describe(pool.name, handle)
             except libvirt.libvirtError as exc:
-                if is_gone(exc):
+                if is_gone(exc) or pool.stopped():
                     continue
                 raise
             backing = _backing_path(volume.backing, pool.target) if volume.backing else None

@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 import libvirt
 import pytest
 
-from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _metadata, _volume_job
+from ansible_collections.kvmfleet.core.plugins.module_utils import _domain_xml, _metadata, _volume_job, _volumes
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGtra2tra2tra2tra2tra2tra2tra2tra2tra2tra2tr"
 MIB = 1 << 20
@@ -398,3 +398,26 @@ def test_a_definition_that_libvirt_ends_late_for_a_killed_run(place, monkeypatch
     failed = place.run("vm_set", vms=[item(place)], fails=True)
     assert (failed["reason"], place.name() in failed["msg"]) == ("busy", True)
     assert [d.name() for d in place.domains()] == [place.name()] and metadata(place) is None and place.files() == []
+
+
+@pytest.mark.parametrize("moment", ["refresh_if_possible", "volumes"])
+def test_a_pool_that_somebody_stops_while_it_is_looked_at(place, monkeypatch, tmp_path, moment):
+    """It is passed over: what others do with their pools must not fail our runs."""
+    (tmp_path / "pool").mkdir()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "pool" / "a.qcow2"), "1M"], check=True)
+    other = place.conn.storagePoolCreateXML("<pool type='dir'><name>{0}-other</name><target><path>{1}</path></target></pool>".format(
+        place.prefix, tmp_path / "pool"), 0)
+    whole, stopped = getattr(_volumes.Pool, moment), []
+
+    def late(pool):
+        if pool.name != other.name() or stopped:
+            return whole(pool)
+        stopped.append(pool.name)
+        found = whole(pool) if moment == "volumes" else None
+        other.destroy()
+        return found if moment == "volumes" else whole(pool)
+    monkeypatch.setattr(_volumes.Pool, moment, late)
+    place.run("vm_set", vms=[item(place, "a")])
+    lower = place.path("image.qcow2")
+    assert len(set(_volumes.overlays(place.conn)[lower])) == 1
+    assert stopped
