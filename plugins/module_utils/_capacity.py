@@ -332,8 +332,13 @@ def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True, 
     for handle in conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_INACTIVE):
         pools[handle.name()] = {"active": False}
     for pool in active_pools(conn):
-        use = pool_use(pool, domains, policy)
-        pools[pool.name] = {"active": True, "type": pool.type, "path": pool.target, "free_bytes": use.free, "autostart": bool(pool.handle.autostart()),
+        try:
+            use, autostart = pool_use(pool, domains, policy), bool(pool.handle.autostart())
+        except libvirt.libvirtError as exc:
+            if is_gone(exc) or pool.stopped():
+                continue  # by somebody else, since it was listed
+            raise
+        pools[pool.name] = {"active": True, "type": pool.type, "path": pool.target, "free_bytes": use.free, "autostart": autostart,
                             **use.resource.as_dict("bytes")}
         if volumes:
             pools[pool.name]["volumes"] = use.others

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
-from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError
+from ansible_collections.kvmfleet.core.plugins.module_utils._connection import FleetError, is_gone
 from ansible_collections.kvmfleet.core.plugins.module_utils._host_objects import Step, converged, found, running
 from ansible_collections.kvmfleet.core.plugins.module_utils._spec import SpecError
 
@@ -192,7 +192,12 @@ class PoolConverger:
         """Raises SpecError where another pool has this source already, or the volume group does not exist."""
         spec = self.spec
         for other in self.conn.listAllStoragePools():
-            there = observed(other.XMLDesc())
+            try:
+                there = observed(other.XMLDesc())
+            except libvirt.libvirtError as exc:
+                if is_gone(exc):
+                    continue
+                raise
             same = (spec.kind == there.type and (spec.volume_group, spec.server, spec.export) == (there.volume_group, there.server, there.export)
                     if spec.kind != "dir" else False)
             if same or _same_place(spec.target, there.path):

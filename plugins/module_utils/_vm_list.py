@@ -83,7 +83,7 @@ class _Volumes:
                     for volume in pool.listAllVolumes() if target else []:
                         self._by_path.setdefault(os.path.join(target or "", volume.name()), (pool.name(), volume))
                 except libvirt.libvirtError as exc:
-                    if pool.isActive():
+                    if not (is_gone(exc) or not pool.isActive()):
                         raise exc from None
         return self._by_path.get(path)
 

@@ -196,6 +196,10 @@ def active_pools(conn: libvirt.virConnect) -> Iterator[Pool]:
             if exc.code not in ("unknown_pool", "pool_inactive"):
                 raise
             continue
+        except libvirt.libvirtError as exc:
+            if is_gone(exc):
+                continue
+            raise
         yield pool
 
 
@@ -238,7 +242,12 @@ def find_image(pools: Pools, image: str, pool: Optional[str], option: str = "ima
 
 def _refresh_pool_of(pools: Pools, path: str) -> None:
     for handle in pools.conn.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-        target = ET.fromstring(handle.XMLDesc()).findtext("target/path")
+        try:
+            target = ET.fromstring(handle.XMLDesc()).findtext("target/path")
+        except libvirt.libvirtError as exc:
+            if is_gone(exc):
+                continue
+            raise
         if target and os.path.dirname(path) == target.rstrip("/"):
             pools.get(handle.name()).refresh()
 
