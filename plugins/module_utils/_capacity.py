@@ -334,8 +334,8 @@ def host_capacity(conn: libvirt.virConnect, policy: Policy, facts: bool = True, 
     for pool in active_pools(conn):
         try:
             use, autostart = pool_use(pool, domains, policy), bool(pool.handle.autostart())
-        except libvirt.libvirtError as exc:
-            if is_gone(exc) or pool.stopped():
+        except libvirt.libvirtError:
+            if pool.stopped():
                 continue  # by somebody else, since it was listed
             raise
         pools[pool.name] = {"active": True, "type": pool.type, "path": pool.target, "free_bytes": use.free, "autostart": autostart,

@@ -161,7 +161,7 @@ def to_element(meta: VmMetadata, namespaced: bool = True) -> ET.Element:
 
 def _int(text: Optional[str]) -> Optional[int]:
     """A count; nothing where it is none, whoever wrote that: one domain must not make its host unreadable, or seem to have more room."""
-    return int(text) if text is not None and re.match(r"[0-9]{1,19}\s*$", text.strip()) else None
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,19}", text.strip()) else None
 
 
 def from_element(root: ET.Element) -> VmMetadata:

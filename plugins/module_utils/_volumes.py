@@ -85,8 +85,8 @@ class Pool:
         """Handles of all volumes; none where the pool has been stopped or undefined since it was looked up."""
         try:
             return list(self.handle.listAllVolumes())
-        except libvirt.libvirtError as exc:
-            if is_gone(exc) or self.stopped():
+        except libvirt.libvirtError:
+            if self.stopped():
                 return []
             raise
 
@@ -423,8 +423,8 @@ def overlays(conn: libvirt.virConnect) -> Dict[str, List[str]]:
     for pool in active_pools(conn):
         try:
             pool.refresh_if_possible()
-        except libvirt.libvirtError as exc:
-            if is_gone(exc) or pool.stopped():
+        except libvirt.libvirtError:
+            if pool.stopped():
                 continue  # by somebody else, meanwhile; where it is still defined it is looked at below
             raise
         for handle in pool.volumes():
